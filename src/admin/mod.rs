@@ -1,0 +1,5 @@
+//! The control listener.
+
+mod config;
+
+pub use config::{Config, Right, Token};

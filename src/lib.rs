@@ -1,0 +1,25 @@
+//! EduHam Edge: an HTTP cache, sticky WebSocket router and API gateway on pingora's core.
+//!
+//! # Layout, in reading order
+//!
+//! - [`config`]: the operator's YAML becomes a [`config::Config`] that cannot be wrong.
+//! - [`wire`]: HTTP/1.1 heads and bodies, read and written strictly.
+//! - [`cache`]: the law (RFC 9111 and friends), pure functions.
+//! - [`store`]: stored responses, fills in progress, purge.
+//! - [`upstream`]: pools of peers, health, choice.
+//! - [`proxy`]: one `Exchange` walks the steps of a request.
+//! - [`front`]: the front door: listeners, HTTP/1.1 and HTTP/2 loops, the tunnel.
+//! - [`admin`]: the control listener.
+//! - [`telemetry`]: metrics, access record, diagnostics.
+//! - [`app`]: assembly and lifecycle; [`cli`]: the commands; [`clock`]: the only reader of time.
+
+pub mod admin;
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod front;
+pub mod proxy;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
+pub mod wire;

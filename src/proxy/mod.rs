@@ -1,0 +1,3 @@
+//! One `Exchange` walks the steps of a request, one file each.
+
+pub mod routing;

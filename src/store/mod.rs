@@ -1,0 +1,5 @@
+//! Stored responses: a head and parts.
+
+mod config;
+
+pub use config::{Config, Memory};
