@@ -1,0 +1,89 @@
+//! The authority of a request: a host and maybe a port.
+
+use std::{fmt, net::Ipv6Addr, str::FromStr};
+
+/// Bytes of a host, more than DNS can name (RFC 1035 section 2.3.4).
+const HOST_MAX: usize = 255;
+
+/// `host [ ":" port ]` (RFC 9110 section 7.2), normalised: equal authorities are equal values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authority {
+    /// Lower case, no trailing dot; an IPv6 address in its canonical form, in brackets.
+    pub host: Box<str>,
+    /// As given; the default port of a scheme is not removed here.
+    pub port: Option<u16>,
+}
+
+/// The text is no authority: empty, a list, with user information, with a character that no host has, or with a port
+/// outside 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a host name or address with at most a port")]
+pub struct BadAuthority;
+
+impl Authority {
+    /// Parses `example.test`, `example.test:8080`, `127.0.0.1`, `[::1]:8080`. An empty port (`a:`) is no port.
+    ///
+    /// # Errors
+    /// [`BadAuthority`] for all else. Names hold ASCII letters, digits, `-`, `_` and `.` only, without empty labels:
+    /// less than RFC 3986 allows, but what DNS and certificates can name.
+    pub fn parse(text: &str) -> Result<Self, BadAuthority> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, rest) = rest.split_once(']').ok_or(BadAuthority)?;
+                let address: Ipv6Addr = address.parse().map_err(|_| BadAuthority)?;
+                let port = match rest {
+                    "" => None,
+                    _ => Some(rest.strip_prefix(':').ok_or(BadAuthority)?),
+                };
+                (format!("[{address}]").into_boxed_str(), port)
+            }
+            None => {
+                let (name, port) = match text.split_once(':') {
+                    Some((name, port)) => (name, Some(port)),
+                    None => (text, None),
+                };
+                (host_name(name)?, port)
+            }
+        };
+        Ok(Self { host, port: port.map_or(Ok(None), port_number)? })
+    }
+}
+
+impl FromStr for Authority {
+    type Err = BadAuthority;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+fn host_name(name: &str) -> Result<Box<str>, BadAuthority> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.len() > HOST_MAX || !name.bytes().all(fits) || name.split('.').any(str::is_empty) {
+        return Err(BadAuthority);
+    }
+    Ok(name.to_ascii_lowercase().into_boxed_str())
+}
+
+fn port_number(port: &str) -> Result<Option<u16>, BadAuthority> {
+    if port.is_empty() {
+        return Ok(None);
+    }
+    if port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadAuthority);
+    }
+    match port.parse() {
+        Ok(0) | Err(_) => Err(BadAuthority),
+        Ok(number) => Ok(Some(number)),
+    }
+}

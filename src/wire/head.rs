@@ -1,0 +1,162 @@
+//! Finds the end of a head in bytes that drip in, within the limits.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::Method;
+use memchr::memchr;
+
+use super::{
+    error::{BadRequest, BadResponse},
+    fields,
+    request::{self, RequestHead},
+    response::{self, ResponseHead},
+};
+use crate::front::UnderscoreHeaders;
+
+/// Bytes of a method; the longest registered one is `UPDATEREDIRECTREF` (17).
+pub const METHOD_MAX: usize = 32;
+
+/// What surrounds method and target in a request line: two spaces, the version, CRLF.
+const REQUEST_LINE_REST: usize = 2 + "HTTP/1.1".len() + 2;
+
+/// What a head may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of the whole head, start line and last empty line included.
+    pub header_bytes: usize,
+    /// Field lines.
+    pub header_count: usize,
+    /// Bytes of the request target. Requests only.
+    pub target_bytes: usize,
+    /// What happens to a field with `_` in its name. Requests only.
+    pub underscore_headers: UnderscoreHeaders,
+}
+
+/// Reads the heads of one connection, one after the other, and remembers how far it has looked.
+#[derive(Debug, Clone)]
+pub struct HeadReader {
+    limits: HeadLimits,
+    scan: Scan,
+}
+
+/// Why the end of a head will not be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BadHead {
+    BareLf,
+    EmptyStartLine,
+    StartLineTooLong,
+    TooLarge,
+    TooManyFields,
+}
+
+/// How far a head has been looked at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scan {
+    /// Bytes that have been searched for LF.
+    searched: usize,
+    /// Where the line begins whose end is searched.
+    line_start: usize,
+    /// Lines found, the start line included.
+    lines: usize,
+}
+
+impl HeadReader {
+    /// A reader at the beginning of a head.
+    #[must_use]
+    pub fn new(limits: HeadLimits) -> Self {
+        Self { limits, scan: Scan::default() }
+    }
+
+    /// Takes a request head from the front of `buf` once it is complete; `None` asks for more bytes. Between two calls
+    /// bytes may only be added to `buf`. One empty line before the head is skipped (RFC 9112 section 2.2).
+    ///
+    /// # Errors
+    /// See [`BadRequest`]; `buf` is left as it is and the connection must be closed after the answer.
+    pub fn request(&mut self, buf: &mut BytesMut) -> Result<Option<RequestHead>, BadRequest> {
+        let skip = if buf.starts_with(b"\r\n") { 2 } else { 0 };
+        let bytes = &buf[skip..];
+        match bytes.first() {
+            None => return Ok(None),
+            Some(b'\r') if skip == 0 && bytes.len() == 1 => return Ok(None),
+            Some(b'\n') => return Err(BadRequest::BareLf),
+            // Said at once, so that a TLS handshake or noise need not be followed by a line end.
+            Some(first) if !fields::is_tchar(*first) => return Err(BadRequest::RequestLine),
+            Some(_) => {}
+        }
+        let line_max = (METHOD_MAX + self.limits.target_bytes + REQUEST_LINE_REST).min(self.limits.header_bytes);
+        match self.scan.end_of_head(bytes, line_max, &self.limits) {
+            Ok(None) => Ok(None),
+            Ok(Some(length)) => {
+                let head = Bytes::copy_from_slice(&bytes[..length]);
+                let parsed = request::parse(&head, self.scan.lines - 1, &self.limits)?;
+                buf.advance(skip + length);
+                self.scan = Scan::default();
+                Ok(Some(parsed))
+            }
+            Err(BadHead::StartLineTooLong) => Err(request::too_long(bytes)),
+            Err(BadHead::BareLf) => Err(BadRequest::BareLf),
+            Err(BadHead::EmptyStartLine) => Err(BadRequest::RequestLine),
+            Err(BadHead::TooLarge) => Err(BadRequest::HeadTooLarge),
+            Err(BadHead::TooManyFields) => Err(BadRequest::TooManyFields),
+        }
+    }
+
+    /// Takes the head of a response to `request_method` from the front of `buf` once it is complete; `None` asks for
+    /// more bytes. Between two calls bytes may only be added to `buf`. An interim response (1xx) is a head like others.
+    ///
+    /// # Errors
+    /// See [`BadResponse`]; `buf` is left as it is and the connection must be closed.
+    pub fn response(
+        &mut self,
+        buf: &mut BytesMut,
+        request_method: &Method,
+    ) -> Result<Option<ResponseHead>, BadResponse> {
+        if buf.iter().zip(b"HTTP/").any(|(byte, expected)| byte != expected) {
+            return Err(BadResponse::StatusLine); // HTTP/0.9, or what is left of another body
+        }
+        match self.scan.end_of_head(buf, self.limits.header_bytes, &self.limits) {
+            Ok(None) => Ok(None),
+            Ok(Some(length)) => {
+                let head = Bytes::copy_from_slice(&buf[..length]);
+                let parsed = response::parse(&head, self.scan.lines - 1, request_method)?;
+                buf.advance(length);
+                self.scan = Scan::default();
+                Ok(Some(parsed))
+            }
+            Err(BadHead::BareLf) => Err(BadResponse::BareLf),
+            Err(BadHead::EmptyStartLine) => Err(BadResponse::StatusLine),
+            Err(BadHead::StartLineTooLong | BadHead::TooLarge) => Err(BadResponse::HeadTooLarge),
+            Err(BadHead::TooManyFields) => Err(BadResponse::TooManyFields),
+        }
+    }
+}
+
+impl Scan {
+    /// The length of the head at the front of `bytes`, its last empty line included. Each byte is searched once,
+    /// however many calls it takes, and what is found does not depend on how many that were: a limit is noticed at the
+    /// same byte, and before anything else that is wrong behind it.
+    fn end_of_head(&mut self, bytes: &[u8], line_max: usize, limits: &HeadLimits) -> Result<Option<usize>, BadHead> {
+        loop {
+            let line_feed = memchr(b'\n', &bytes[self.searched..]).map(|at| self.searched + at);
+            self.searched = line_feed.map_or(bytes.len(), |at| at + 1);
+            if self.lines == 0 && self.searched > line_max {
+                return Err(BadHead::StartLineTooLong);
+            }
+            if self.searched > limits.header_bytes {
+                return Err(BadHead::TooLarge);
+            }
+            let Some(line_feed) = line_feed else { return Ok(None) };
+            if line_feed == self.line_start || bytes[line_feed - 1] != b'\r' {
+                return Err(BadHead::BareLf);
+            }
+            if line_feed - 1 == self.line_start {
+                return if self.lines == 0 { Err(BadHead::EmptyStartLine) } else { Ok(Some(self.searched)) };
+            }
+            self.lines += 1;
+            // The start line is no field line.
+            if self.lines - 1 > limits.header_count {
+                return Err(BadHead::TooManyFields);
+            }
+            self.line_start = self.searched;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Heads written from values, so that nothing of how they were received survives.
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+
+use super::framing::{Framing, Version};
+
+/// Writes a request head. `fields` are written in their order, names in lower case, but for `Host`, `Content-Length`
+/// and `Transfer-Encoding`, which come from the arguments alone. `target` and `host` are visible ASCII.
+///
+/// A method that anticipates a body gets `content-length: 0` when there is none (RFC 9110 section 8.6).
+///
+/// # Panics
+/// For [`Framing::UntilClose`]: a request cannot be framed so, and its body would be read as another request.
+pub fn write_request_head(
+    out: &mut BytesMut,
+    method: &Method,
+    target: &str,
+    host: &str,
+    fields: &HeaderMap,
+    framing: Framing,
+) {
+    debug_assert!(is_visible(target) && is_visible(host), "target and host are checked where they are parsed");
+    out.reserve(64 + target.len() + host.len() + fields_size(fields));
+    put(out, &[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), b"\r\n"]);
+    put_fields(out, fields);
+    match framing {
+        Framing::None if [Method::POST, Method::PUT, Method::PATCH].contains(method) => put_length(out, 0),
+        Framing::None => {}
+        Framing::Length(length) => put_length(out, length),
+        Framing::Chunked => put(out, &[b"transfer-encoding: chunked\r\n"]),
+        // The parser of requests never yields it, and nobody else makes the framing of a request.
+        Framing::UntilClose => panic!("a request is not framed by the end of its connection"),
+    }
+    put(out, &[b"\r\n"]);
+}
+
+/// Writes a response head for a client of `version`. `fields` are written in their order, names in lower case, but for
+/// `Content-Length` and `Transfer-Encoding`, which come from the arguments alone.
+///
+/// `announced_length` is written where no body follows: the answer to HEAD, and 304; a 1xx and a 204 announce none.
+/// Any other answer without content is `Framing::Length(0)`. `Connection` says `close` when not `keep_alive` or framed
+/// by the end of the connection, `keep-alive` to HTTP/1.0; an interim response and 101 get only what `fields` holds.
+pub fn write_response_head(
+    out: &mut BytesMut,
+    version: Version,
+    status: StatusCode,
+    fields: &HeaderMap,
+    framing: Framing,
+    announced_length: Option<u64>,
+    keep_alive: bool,
+) {
+    debug_assert!(framing == framing.for_client(version), "HTTP/1.0 knows no chunks");
+    out.reserve(128 + fields_size(fields));
+    let reason = status.canonical_reason().unwrap_or_default();
+    put(out, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    put_fields(out, fields);
+    if !status.is_informational() {
+        match framing {
+            Framing::None if status == StatusCode::NO_CONTENT => {}
+            Framing::None => {
+                if let Some(length) = announced_length {
+                    put_length(out, length);
+                }
+            }
+            Framing::Length(length) => put_length(out, length),
+            Framing::Chunked => put(out, &[b"transfer-encoding: chunked\r\n"]),
+            Framing::UntilClose => {}
+        }
+        if !keep_alive || framing == Framing::UntilClose {
+            put(out, &[b"connection: close\r\n"]);
+        } else if version == Version::Http10 {
+            put(out, &[b"connection: keep-alive\r\n"]);
+        }
+    }
+    put(out, &[b"\r\n"]);
+}
+
+fn put(out: &mut BytesMut, pieces: &[&[u8]]) {
+    for piece in pieces {
+        out.put_slice(piece);
+    }
+}
+
+fn put_length(out: &mut BytesMut, length: u64) {
+    put(out, &[b"content-length: ", length.to_string().as_bytes(), b"\r\n"]);
+}
+
+fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
+    for (name, value) in fields {
+        if !is_framing(name) {
+            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        }
+    }
+}
+
+/// Fields that only the arguments of a writer decide.
+fn is_framing(name: &HeaderName) -> bool {
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST].contains(name)
+}
+
+fn fields_size(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
