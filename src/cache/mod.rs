@@ -1,7 +1,59 @@
 //! The law: what a shared cache may keep and what it may answer with. Pure: no I/O, no clock.
+//!
+//! # The way of a response
+//!
+//! A request has a [`Key`]; below it, `Vary` picks the variant ([`VariantKey`]). What the origin answers is either
+//! storable ([`store`] gives a [`Meta`], everything the law ever needs of it, derived once) or not (a [`Reason`]).
+//! On a later request [`reuse()`] says whether the stored response answers it, and [`may_answer_error`] whether it may
+//! stand in for an origin that failed. A stale one is validated with [`conditional_fields`]; a 304 then [`freshen`]s
+//! it, a HEAD may ([`freshen_by_head`]). What the client receives of it is decided by [`evaluate`] (304 or not) and
+//! [`select`] (ranges), and described by [`CacheStatus`]. An unsafe method leaves some targets [`invalidated`].
+//!
+//! # Sources
+//!
+//! RFC 9111 (caching), 9110 (semantics: conditionals, ranges, `Vary`), 5861 (stale), 9213 (`CDN-Cache-Control`),
+//! 9211 (`Cache-Status`), 6585 (statuses that are never stored). Where a rule is ours, its comment says so.
+//!
+//! # Invariants
+//!
+//! - Nothing here reads a clock: time is an argument.
+//! - Where the origin's words are invalid, the response is the more stale for it, never the less (RFC 9111 4.2.1).
+//! - [`reuse()`] on a hit does not allocate.
 
+mod conditional;
+mod date;
+mod directives;
+mod freshness;
+mod invalidate;
+mod key;
+mod meta;
 mod pattern;
 mod policy;
+mod range;
+mod reason;
+mod reuse;
+mod status;
+mod storable;
+mod surrogate;
+mod validation;
+mod vary;
 
+pub use conditional::{Precondition, evaluate, not_modified_fields};
+pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
+pub use freshness::{Lifetime, LifetimeSource, Times};
+pub use invalidate::{Target, invalidated, is_safe};
+pub use key::{Key, bypass, forwarded_query, url_hash};
+pub use meta::Meta;
 pub use pattern::Glob;
 pub use policy::{Bypass, ClientDirectives, Collapse, CollapseExpired, Policy, QueryRule, SetCookie, StatusTtl};
+pub use range::{
+    RANGES_MAX, Selection, content_range, multipart_content_type, multipart_end, multipart_length, part_head, select,
+    unsatisfied_range,
+};
+pub use reason::Reason;
+pub use reuse::{Reuse, may_answer_error, only_if_cached, reuse};
+pub use status::{CacheStatus, Fwd};
+pub use storable::{RequestView, ResponseView, store};
+pub use surrogate::{SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_BYTES_MAX, SURROGATE_KEYS_MAX, SurrogateKey};
+pub use validation::{HeadOutcome, conditional_fields, freshen, freshen_by_head};
+pub use vary::{VariantKey, Vary};

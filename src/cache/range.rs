@@ -1,0 +1,171 @@
+//! Ranges of a stored body (RFC 9110 section 14): which bytes a request gets, and the fields and part heads they need.
+
+use std::ops::Range;
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::{conditional::strong_match, date, meta::Meta, storable::RequestView};
+
+/// Ranges in one request; a request for more is answered whole (RFC 9110 14.2 allows to ignore it). Readers of big
+/// documents ask for a handful at a time.
+pub const RANGES_MAX: usize = 32;
+
+/// Ranges that are no further apart are sent as one: the gap costs less than the head of a part.
+const GAP_MAX: u64 = 80;
+
+/// What of the body is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All of it: no range was asked for, or not in a way that counts.
+    Whole,
+    /// 206 with [`content_range`].
+    Single(Range<u64>),
+    /// 206 as `multipart/byteranges`; no two overlap, in the order in which they were asked for.
+    Many(Vec<Range<u64>>),
+    /// 416 with [`unsatisfied_range`].
+    Unsatisfiable,
+}
+
+/// Decides, after the preconditions have been met: `Range` and `If-Range` count only for GET and only on a 200.
+pub fn select(request: &RequestView<'_>, meta: &Meta, length: u64) -> Selection {
+    let mut lines = request.fields.get_all(header::RANGE).iter();
+    let (Some(range), None) = (lines.next(), lines.next()) else {
+        return Selection::Whole;
+    };
+    if request.method != Method::GET || meta.status != StatusCode::OK || !if_range_holds(request, meta) {
+        return Selection::Whole;
+    }
+    match ranges(range.as_bytes(), length).map(coalesce) {
+        None => Selection::Whole,
+        Some(ranges) => match &*ranges {
+            [] => Selection::Unsatisfiable,
+            [one] => Selection::Single(one.clone()),
+            _ => Selection::Many(ranges),
+        },
+    }
+}
+
+/// RFC 9110 13.1.5: only a strong validator, exactly the stored one.
+fn if_range_holds(request: &RequestView<'_>, meta: &Meta) -> bool {
+    let mut lines = request.fields.get_all(header::IF_RANGE).iter();
+    let Some(validator) = lines.next() else {
+        return true;
+    };
+    if lines.next().is_some() {
+        return false;
+    }
+    let text = validator.as_bytes();
+    if text.starts_with(b"\"") || text.starts_with(b"W/") {
+        return strong_match(text, meta);
+    }
+    // A date is strong only if the response was made at least a second after it (8.8.2.2).
+    date::parse(validator)
+        .is_some_and(|asked| meta.last_modified == Some(asked) && date::seconds(meta.date) > date::seconds(asked))
+}
+
+/// The satisfiable ranges of a `bytes` range-set, as asked for; `None` when it is to be ignored.
+fn ranges(text: &[u8], length: u64) -> Option<Vec<Range<u64>>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (unit, set) = text.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let mut asked = 0;
+    let mut ranges = Vec::new();
+    for spec in set.split(',').map(str::trim).filter(|spec| !spec.is_empty()) {
+        asked += 1;
+        if asked > RANGES_MAX {
+            return None;
+        }
+        let (first, last) = spec.split_once('-')?;
+        let range = if first.is_empty() {
+            length.saturating_sub(position(last)?)..length
+        } else {
+            let first = position(first)?;
+            let end = if last.is_empty() { length } else { position(last)?.saturating_add(1) };
+            if end <= first && !last.is_empty() {
+                return None;
+            }
+            first..end.min(length)
+        };
+        if range.start < range.end {
+            ranges.push(range);
+        }
+    }
+    (asked > 0).then_some(ranges)
+}
+
+/// `1*DIGIT`; what does not fit lies behind every body.
+fn position(digits: &str) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// Joins ranges that overlap or nearly touch, so that no byte is sent twice; each stands where its first part stood.
+fn coalesce(asked: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(asked.len());
+    for mut range in asked {
+        let mut place = None;
+        let mut at = 0;
+        while at < joined.len() {
+            let other = &joined[at];
+            if range.start <= other.end.saturating_add(GAP_MAX) && other.start <= range.end.saturating_add(GAP_MAX) {
+                range = range.start.min(other.start)..range.end.max(other.end);
+                place.get_or_insert(at);
+                joined.remove(at);
+                // The grown range may reach one that it did not reach before.
+                at = 0;
+            } else {
+                at += 1;
+            }
+        }
+        joined.insert(place.unwrap_or(joined.len()).min(joined.len()), range);
+    }
+    joined
+}
+
+/// `Content-Range` of a part.
+pub fn content_range(range: &Range<u64>, length: u64) -> HeaderValue {
+    ascii(format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1)))
+}
+
+/// `Content-Range` of a 416.
+pub fn unsatisfied_range(length: u64) -> HeaderValue {
+    ascii(format!("bytes */{length}"))
+}
+
+/// `Content-Type` of a 206 with many ranges. `boundary`: letters and digits that the body does not hold.
+pub fn multipart_content_type(boundary: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}"))
+        .unwrap_or(HeaderValue::from_static("multipart/byteranges"))
+}
+
+/// What goes before the bytes of a range; the first part's too begins with the line end that may precede a boundary.
+pub fn part_head(boundary: &str, content_type: Option<&HeaderValue>, range: &Range<u64>, length: u64) -> Vec<u8> {
+    let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
+    if let Some(content_type) = content_type {
+        head.extend_from_slice(b"Content-Type: ");
+        head.extend_from_slice(content_type.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"Content-Range: ");
+    head.extend_from_slice(content_range(range, length).as_bytes());
+    head.extend_from_slice(b"\r\n\r\n");
+    head
+}
+
+/// What goes after the last part.
+pub fn multipart_end(boundary: &str) -> Vec<u8> {
+    format!("\r\n--{boundary}--\r\n").into_bytes()
+}
+
+/// `Content-Length` of the whole multipart body.
+pub fn multipart_length(boundary: &str, content_type: Option<&HeaderValue>, ranges: &[Range<u64>], length: u64) -> u64 {
+    let part =
+        |range: &Range<u64>| part_head(boundary, content_type, range, length).len() as u64 + (range.end - range.start);
+    ranges.iter().map(part).sum::<u64>() + multipart_end(boundary).len() as u64
+}
+
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits and punctuation are visible ASCII")
+}

@@ -1,0 +1,198 @@
+//! May this response be stored (RFC 9111 section 3), and as what (3.1)?
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+
+use super::{
+    date,
+    directives::{RequestDirectives, ResponseDirectives, Scope},
+    freshness::{Facts, LifetimeSource, Times, corrected_initial_age},
+    meta::{Meta, Staleness},
+    policy::{ClientDirectives, Policy, SetCookie},
+    reason::Reason,
+    surrogate,
+    vary::Vary,
+};
+
+static EDGE_REQUIRES: HeaderName = HeaderName::from_static("edge-requires");
+
+/// What is never stored: fields of the connection (RFC 9110 7.6.1), of a proxy's own (RFC 9111 3.1), of the framing,
+/// trailers being dropped; and `Age`, which is told anew each time.
+static NEVER_STORED: [HeaderName; 13] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::PROXY_AUTHORIZATION,
+    header::CONTENT_LENGTH,
+    header::AGE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// The request as the law sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    pub method: &'a Method,
+    pub fields: &'a HeaderMap,
+}
+
+/// A response as received from the origin.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseView<'a> {
+    pub status: StatusCode,
+    /// Without the framing fields.
+    pub fields: &'a HeaderMap,
+    /// The length of the body where the head says it; of a response to HEAD, the length that a GET would have had.
+    pub complete_length: Option<u64>,
+}
+
+/// Stores the head of a final response to a GET: what is kept of it, or why nothing is.
+///
+/// # Errors
+/// The reason for which the response must not be stored, or would be of no use.
+pub fn store(
+    request: &RequestView<'_>,
+    response: &ResponseView<'_>,
+    times: Times,
+    policy: &Policy,
+) -> Result<Meta, Reason> {
+    if request.method != Method::GET {
+        return Err(Reason::Method);
+    }
+    if policy.client_directives == ClientDirectives::Honour && RequestDirectives::parse(request.fields).no_store {
+        return Err(Reason::RequestNoStore);
+    }
+    if let (Some(length), Some(max)) = (response.complete_length, policy.object_max)
+        && length > max
+    {
+        return Err(Reason::TooLarge);
+    }
+    admit(request, response.status, response.fields.clone(), times, policy)
+}
+
+/// The rules of section 3 in their order, for a head as received or as merged by freshening.
+pub(super) fn admit(
+    request: &RequestView<'_>,
+    status: StatusCode,
+    fields: HeaderMap,
+    times: Times,
+    policy: &Policy,
+) -> Result<Meta, Reason> {
+    let targeted = ResponseDirectives::targeted(&fields);
+    let is_targeted = targeted.is_some();
+    let directives = targeted.unwrap_or_else(|| ResponseDirectives::parse(&fields));
+    may_store(request, status, &directives)?;
+    if fields.contains_key(&EDGE_REQUIRES) {
+        return Err(Reason::EdgeRequires);
+    }
+    let vary = Vary::parse(&fields);
+    if vary == Vary::Star {
+        return Err(Reason::VaryStar);
+    }
+    let surrogate_keys = surrogate::parse(&fields)?;
+    let corrected_initial_age = corrected_initial_age(&fields, times);
+    let fields = stored_fields(fields, &directives, times);
+    if policy.set_cookie == SetCookie::Refuse && fields.contains_key(header::SET_COOKIE) {
+        return Err(Reason::SetCookie);
+    }
+
+    let date = date::field(&fields, &header::DATE).unwrap_or(times.response_time);
+    let facts = Facts { status, fields: &fields, directives: &directives, targeted: is_targeted, date };
+    if !facts.is_explicit() && !facts.allows_heuristic() && policy.status_ttl.of(status).is_none() {
+        return Err(Reason::Status);
+    }
+    let lifetime = facts.lifetime(policy);
+    let no_cache = directives.no_cache == Scope::Whole;
+    let meta = Meta {
+        status,
+        corrected_initial_age,
+        response_time: times.response_time,
+        lifetime,
+        stale_while_revalidate: directives.stale_while_revalidate,
+        stale_if_error: directives.stale_if_error,
+        no_cache,
+        never_stale: no_cache
+            || directives.must_revalidate
+            || directives.proxy_revalidate
+            || directives.s_maxage.is_some(),
+        date,
+        last_modified: date::field(&fields, &header::LAST_MODIFIED),
+        vary,
+        surrogate_keys,
+        fields,
+    };
+    is_of_use(meta, policy)
+}
+
+/// RFC 9111 section 3 but for freshness.
+fn may_store(request: &RequestView<'_>, status: StatusCode, directives: &ResponseDirectives) -> Result<(), Reason> {
+    match status.as_u16() {
+        100..=199 => return Err(Reason::Interim),
+        // A 416 is about the range that was asked for.
+        206 | 416 => return Err(Reason::Partial),
+        304 | 412 => return Err(Reason::Conditional),
+        428 | 429 | 431 | 511 => return Err(Reason::Status),
+        _ => {}
+    }
+    if directives.must_understand && !is_understood(status) {
+        return Err(Reason::MustUnderstand);
+    }
+    if directives.no_store && !directives.must_understand {
+        return Err(Reason::NoStore);
+    }
+    if directives.private == Scope::Whole {
+        return Err(Reason::Private);
+    }
+    let shareable = directives.must_revalidate || directives.public || directives.s_maxage.is_some();
+    if request.fields.contains_key(header::AUTHORIZATION) && !shareable {
+        return Err(Reason::Authorization);
+    }
+    Ok(())
+}
+
+/// Refuses what no later request could be answered with; it would only push out what one could.
+fn is_of_use(meta: Meta, policy: &Policy) -> Result<Meta, Reason> {
+    if meta.has_validator() {
+        return Ok(meta);
+    }
+    if meta.lifetime.source == LifetimeSource::None {
+        return Err(Reason::NoFreshness);
+    }
+    let windows = meta.stale_while_revalidate_window(policy).max(meta.stale_if_error_window(policy));
+    match meta.staleness(meta.response_time) {
+        _ if meta.no_cache => Err(Reason::NoCache),
+        Staleness::Stale(since) if since >= windows => Err(Reason::ExpiredOnArrival),
+        _ => Ok(meta),
+    }
+}
+
+/// RFC 9111 3.1, and `Date` where the origin gave none (RFC 9110 6.6.1).
+fn stored_fields(mut fields: HeaderMap, directives: &ResponseDirectives, times: Times) -> HeaderMap {
+    let named: Vec<_> = fields
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    let scoped = [&directives.no_cache, &directives.private].into_iter().flat_map(|scope| match scope {
+        Scope::Fields(names) => names.as_slice(),
+        Scope::Nothing | Scope::Whole => &[],
+    });
+    for name in NEVER_STORED.iter().chain(&named).chain(scoped) {
+        fields.remove(name);
+    }
+    fields.entry(header::DATE).or_insert_with(|| date::format(times.response_time));
+    fields
+}
+
+/// Final statuses whose caching this cache knows (RFC 9110 section 15, RFC 5842, 7725).
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=411 | 413..=415 | 417 | 421 | 422 | 426 | 451 | 500..=505
+    )
+}

@@ -1,0 +1,127 @@
+//! Validating a stored response (RFC 9111 4.3.1), freshening it by a 304 (4.3.4) or by a HEAD (4.3.5).
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::{
+    date,
+    freshness::Times,
+    meta::Meta,
+    policy::{Policy, SetCookie},
+    reason::Reason,
+    storable::{RequestView, ResponseView, admit},
+};
+
+/// The preconditions to send: both validators, where there are both.
+pub fn conditional_fields(meta: &Meta) -> Vec<(HeaderName, HeaderValue)> {
+    let if_none_match = meta.etag().map(|etag| (header::IF_NONE_MATCH, etag.clone()));
+    // A `Last-Modified` that is no date is no validator.
+    let modified = meta.last_modified.and(meta.last_modified());
+    let if_modified_since = modified.map(|date| (header::IF_MODIFIED_SINCE, date.clone()));
+    if_none_match.into_iter().chain(if_modified_since).collect()
+}
+
+/// The stored head after a 304 to [`conditional_fields`]: all its fields replace the stored ones (RFC 9111 3.2), and
+/// freshness is told anew. `Vary` and with it the variant's key may change.
+///
+/// A 304 without any validator freshens too: the request that it answers named only this response's.
+///
+/// # Errors
+/// `ValidatorMismatch` when the 304 is about another response; else the reason why the response, so updated, must not
+/// be stored (say, the 304 says `no-store`). Either way the answer is an unconditional request.
+pub fn freshen(
+    meta: &Meta,
+    request: &RequestView<'_>,
+    not_modified: &ResponseView<'_>,
+    times: Times,
+    policy: &Policy,
+) -> Result<Meta, Reason> {
+    if !identifies(meta, not_modified.fields) {
+        return Err(Reason::ValidatorMismatch);
+    }
+    update(meta, request, not_modified.fields, times, policy)
+}
+
+/// What the response to a forwarded HEAD means for a stored response to GET.
+#[derive(Debug)]
+pub enum HeadOutcome {
+    /// Not a 200: nothing.
+    Unchanged,
+    /// It is the same response: keep it under this head.
+    Freshened(Box<Meta>),
+    /// It is another one by now: the stored response counts as stale from here on.
+    Outdated(Reason),
+}
+
+/// RFC 9111 4.3.5. `stored_length`: of the stored body.
+pub fn freshen_by_head(
+    meta: &Meta,
+    stored_length: u64,
+    request: &RequestView<'_>,
+    head: &ResponseView<'_>,
+    times: Times,
+    policy: &Policy,
+) -> HeadOutcome {
+    if request.method != Method::HEAD || head.status != StatusCode::OK {
+        return HeadOutcome::Unchanged;
+    }
+    let same = |name: &HeaderName| head.fields.get(name).is_none_or(|value| meta.fields.get(name) == Some(value));
+    let same_length = head.complete_length.is_none_or(|length| length == stored_length);
+    if meta.status != StatusCode::OK || !same(&header::ETAG) || !same(&header::LAST_MODIFIED) || !same_length {
+        return HeadOutcome::Outdated(Reason::ValidatorMismatch);
+    }
+    match update(meta, request, head.fields, times, policy) {
+        Ok(meta) => HeadOutcome::Freshened(Box::new(meta)),
+        Err(reason) => HeadOutcome::Outdated(reason),
+    }
+}
+
+/// RFC 9111 4.3.4: a strong validator must be the stored one; of weak ones, one must correspond.
+fn identifies(meta: &Meta, fields: &HeaderMap) -> bool {
+    let etag = fields.get(header::ETAG);
+    if let Some(etag) = etag.filter(|etag| !is_weak(etag)) {
+        return meta.etag() == Some(etag);
+    }
+    let modified = date::field(fields, &header::LAST_MODIFIED);
+    if etag.is_none() && modified.is_none() {
+        return true;
+    }
+    let same_etag = etag.is_some_and(|etag| meta.etag().is_some_and(|stored| weak_match(etag, stored)));
+    same_etag || (modified.is_some() && modified == meta.last_modified)
+}
+
+fn update(
+    meta: &Meta,
+    request: &RequestView<'_>,
+    newer: &HeaderMap,
+    times: Times,
+    policy: &Policy,
+) -> Result<Meta, Reason> {
+    let mut fields = meta.fields.clone();
+    // What the stored date says of age is over, whether or not the newer response has one.
+    fields.insert(header::DATE, date::format(times.response_time));
+    for name in newer.keys() {
+        // A cookie in a 304 is for the one who asked.
+        if *name == header::SET_COOKIE && policy.set_cookie == SetCookie::Refuse {
+            continue;
+        }
+        fields.remove(name);
+        for value in newer.get_all(name) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    admit(request, meta.status, fields, times, policy)
+}
+
+/// `W/"..."` (RFC 9110 8.8.3).
+pub(super) fn is_weak(etag: &HeaderValue) -> bool {
+    etag.as_bytes().starts_with(b"W/")
+}
+
+/// Weak comparison (RFC 9110 8.8.3.2).
+pub(super) fn weak_match(a: &HeaderValue, b: &HeaderValue) -> bool {
+    opaque(a.as_bytes()) == opaque(b.as_bytes())
+}
+
+pub(super) fn opaque(etag: &[u8]) -> &[u8] {
+    etag.strip_prefix(b"W/").unwrap_or(etag)
+}
