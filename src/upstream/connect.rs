@@ -1,0 +1,144 @@
+//! Connections to peers: new ones under one deadline, used ones from a bounded pool.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use pingora_core::{
+    ErrorType,
+    connectors::{ConnectorOptions, TransportConnector},
+    protocols::Stream,
+    upstreams::peer::Peer as _,
+};
+
+use super::{config::Timeouts, peer::Peer};
+
+/// Idle connections that one edge keeps to all peers together; the longest unused is closed first. Each costs a
+/// descriptor here and one at the origin.
+pub const CONNECTIONS_IDLE_MAX: usize = 1024;
+
+/// Makes and keeps connections. One per edge.
+pub struct Connector(TransportConnector);
+
+/// A connection to a peer, for one exchange at a time.
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: Stream,
+    /// It has carried an exchange before: the origin may have closed it in the very moment.
+    pub reused: bool,
+}
+
+/// Why there is no connection. Nothing of the request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the peer refuses connections")]
+    Refused,
+    #[error("the connection was not made in time")]
+    Timeout,
+    #[error("there is no route to the peer")]
+    Unroutable,
+    /// No unix socket there, reset while connecting.
+    #[error("the peer is not there")]
+    Unavailable,
+    #[error("the peer's certificate is not trusted")]
+    Certificate,
+    #[error("the TLS handshake failed")]
+    Tls,
+    /// No descriptor or no local port left.
+    #[error("the edge has no means left to connect")]
+    Exhausted,
+}
+
+/// The connector cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// The environment names authorities that are not there.
+    #[error("{variable} names {path:?}, which cannot be read: {error}")]
+    Authorities { variable: &'static str, path: PathBuf, error: std::io::Error },
+}
+
+impl Connector {
+    /// Loads the system's authorities (`SSL_CERT_FILE`, `SSL_CERT_DIR` or the usual places); none at all is not an error.
+    pub fn new() -> Result<Self, ConnectorError> {
+        // pingora panics on what cannot be read here, so ask first.
+        for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            if let Some(path) = std::env::var_os(variable).map(PathBuf::from) {
+                std::fs::metadata(&path).map_err(|error| ConnectorError::Authorities { variable, path, error })?;
+            }
+        }
+        Ok(Self(TransportConnector::new(Some(ConnectorOptions::new(CONNECTIONS_IDLE_MAX)))))
+    }
+
+    /// A connection to `peer`: an idle one, unless `fresh`, else a new one within `timeouts.connect`, TLS included.
+    ///
+    /// A failure makes the peer suspect, so that its health is looked at; it is not counted as a failure of a try.
+    pub async fn connect(&self, peer: &Peer, timeouts: &Timeouts, fresh: bool) -> Result<Connection, ConnectError> {
+        if !fresh && let Some(stream) = self.0.reused_stream(peer.target()).await {
+            return Ok(Connection { stream, reused: true });
+        }
+        let start = Instant::now();
+        match self.dial(peer, timeouts.connect).await {
+            Ok(stream) => {
+                peer.observe_connect(start.elapsed());
+                Ok(Connection { stream, reused: false })
+            }
+            Err(error) => {
+                if error != ConnectError::Exhausted {
+                    peer.suspect();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a connection back whose exchange ended cleanly on both sides; it is kept idle for at most `keepalive`. One
+    /// that is not given back closes when it is dropped. Call it within the runtime.
+    pub fn release(&self, peer: &Peer, stream: Stream, keepalive: Duration) {
+        if !keepalive.is_zero() {
+            self.0.release_stream(stream, peer.target().reuse_hash(), Some(keepalive));
+        }
+    }
+
+    /// A new connection.
+    pub(super) async fn dial(&self, peer: &Peer, within: Duration) -> Result<Stream, ConnectError> {
+        match pingora_timeout::timeout(within, self.0.new_stream(peer.target())).await {
+            Ok(made) => made.map_err(|error| {
+                tracing::debug!(peer = %peer.id(), %error, "connect failed");
+                ConnectError::from(&*error)
+            }),
+            Err(_) => Err(ConnectError::Timeout),
+        }
+    }
+}
+
+impl ConnectError {
+    /// The error type of RFC 9209 2.3.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Refused => "connection_refused",
+            Self::Timeout => "connection_timeout",
+            Self::Unroutable => "destination_ip_unroutable",
+            Self::Unavailable => "destination_unavailable",
+            Self::Certificate => "tls_certificate_error",
+            Self::Tls => "tls_protocol_error",
+            Self::Exhausted => "proxy_internal_error",
+        }
+    }
+}
+
+impl From<&pingora_core::Error> for ConnectError {
+    fn from(error: &pingora_core::Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectRefused => Self::Refused,
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::Timeout,
+            ErrorType::ConnectNoRoute => Self::Unroutable,
+            ErrorType::InvalidCert => Self::Certificate,
+            // rustls' own error is only left as text.
+            ErrorType::TLSHandshakeFailure if error.to_string().contains("certificate") => Self::Certificate,
+            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => Self::Tls,
+            ErrorType::InternalError | ErrorType::BindError | ErrorType::SocketError => Self::Exhausted,
+            _ => Self::Unavailable,
+        }
+    }
+}
