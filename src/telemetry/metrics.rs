@@ -4,6 +4,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::route_metrics::Routes;
+
 /// Seconds, from a memory hit to a slow origin.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -13,6 +15,8 @@ macro_rules! metrics {
         #[derive(Clone)]
         pub struct Metrics {
             registry: Registry,
+            /// What [`Metrics::route`] has given out.
+            pub(super) routes: Routes,
             $( #[doc = $help] pub $field: $kind, )+
         }
 
@@ -25,7 +29,7 @@ macro_rules! metrics {
                 let registry = Registry::new_custom(Some("edge".into()), None).expect("the prefix is a valid name");
                 $( let $field = make!($kind, $name, $help $(, [$($label),+])?);
                    registry.register(Box::new($field.clone())).expect("family names are unique"); )+
-                Self { registry, $( $field, )+ }
+                Self { registry, routes: Routes::default(), $( $field, )+ }
             }
         }
     };
