@@ -1,4 +1,5 @@
 # The demo's parts and how each is started (sourced by run.sh and by the end-to-end tests, which choose other ports and folders).
+# shellcheck shell=bash
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 EDGE_PORT=${DEMO_EDGE_PORT:-8080}

@@ -1,6 +1,7 @@
 # What all scripts share (sourced, not run): where things are, words on stderr, ports and waiting.
+# shellcheck shell=bash
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cd "$ROOT"
+cd "$ROOT" || exit
 
 # Prebuilt tools live outside the checkout, so that a fresh clone finds them.
 TOOLS=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/eduham-edge/tools

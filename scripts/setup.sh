@@ -23,7 +23,8 @@ test_needs="$run_needs $tools_needs
     debian-handbook  /usr/share/doc/debian-handbook/html/en-US/index.html
     nodejs           has_node
     npm              npm"
-check_needs="$build_needs $tools_needs"
+check_needs="$build_needs $tools_needs
+    shellcheck       shellcheck"
 bench_needs="$run_needs $tools_needs
     nginx-light      nginx
     haproxy          haproxy

@@ -20,7 +20,6 @@ cp "$VAR/body" "$VAR/page"
 ask "$LEARNING$course"
 check "the hit has the origin's bytes" body_is "$VAR/page"
 lesson=$(grep -oE "$course/lessons/[a-z0-9-]+" "$VAR/page" | head -n 1)
-later_lesson=$(grep -oE "$course/lessons/[a-z0-9-]+" "$VAR/page" | sort -u | tail -n 1)
 
 # The video: a range is exact, stored or not.
 for page in $(grep -oE "$course/lessons/[a-z0-9-]+" "$VAR/page" | sort -u); do

@@ -1,4 +1,5 @@
 # Shared by the end-to-end scripts (sourced): the demo on free ports in a folder of its own, a request, and checks that are counted.
+# shellcheck shell=bash
 read -r DEMO_EDGE_PORT DEMO_ADMIN_PORT DEMO_LEARNING_PORT DEMO_COLLAB1_PORT DEMO_COLLAB2_PORT < <(
     source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
     free_ports 5
