@@ -65,7 +65,6 @@ impl Budget {
     /// The slot of a second, emptied by whoever comes first. A count that lands while another thread empties may be lost:
     /// one request in a busy second.
     fn slot(&self, second: u64) -> &Slot {
-        #[expect(clippy::cast_possible_truncation, reason = "less than WINDOW")]
         let slot = &self.slots[(second % WINDOW) as usize];
         let seen = slot.second.load(Relaxed);
         if seen < second && slot.second.compare_exchange(seen, second, Relaxed, Relaxed).is_ok() {

@@ -208,3 +208,73 @@ fn unchunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
         bytes = bytes.get(end.checked_add(2)?..)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(bytes: &str) -> Answer {
+        Answer { bytes: bytes.as_bytes().to_vec(), ..Answer::default() }
+    }
+
+    #[test]
+    fn an_answer_is_read_as_its_framing_says() {
+        let rows = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Some(200), Some("ok"), None),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", Some(200), None, None),
+            ("HTTP/1.1 200 OK\r\n\r\nok", Some(200), None, Some("ok")),
+            (
+                "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\n\r\n",
+                Some(503),
+                Some("abcd"),
+                None,
+            ),
+            ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", Some(503), None, None),
+            (
+                "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+                Some(204),
+                None,
+                Some(""),
+            ),
+            ("HTTP/1.0 200 OK\r\n\r\n", Some(200), None, Some("")),
+            ("HTTP/1.1 200 O", None, None, Some("HTTP/1.1 200 O")),
+        ];
+        for (bytes, status, body, rest) in rows {
+            let mut answer = answer(bytes);
+            assert_eq!(answer.head().unwrap().map(|status| status.as_u16()), status, "{bytes}");
+            let text = |body: Option<Vec<u8>>| body.map(|body| String::from_utf8(body).unwrap());
+            assert_eq!(text(answer.body()).as_deref(), body, "{bytes}");
+            assert_eq!(text(answer.rest()).as_deref(), rest, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_http_is_an_error() {
+        for bytes in ["SSH-2.0-OpenSSH\r\n", "HTTP/1.1 banana\r\n\r\n", "HTTP/2 200\r\n\r\n"] {
+            answer(bytes).head().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn draining_is_said_in_json() {
+        let rows = [
+            (r#"{"state":"draining"}"#, true),
+            (r#"{ "rooms": 3, "state": "draining" }"#, true),
+            (r#"{"state":"ready"}"#, false),
+            (r#"["draining"]"#, false),
+            ("draining", false),
+            ("", false),
+        ];
+        for (body, draining) in rows {
+            assert_eq!(says_draining(body.as_bytes()), draining, "{body}");
+        }
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth() {
+        let rests: Vec<_> = (0..1000).map(|round| jitter(Duration::from_secs(10), "a", round)).collect();
+        assert!(rests.iter().all(|rest| (Duration::from_secs(9)..=Duration::from_secs(11)).contains(rest)));
+        assert!(rests.iter().min() < Some(&Duration::from_millis(9_100)));
+        assert!(rests.iter().max() > Some(&Duration::from_millis(10_900)));
+    }
+}

@@ -26,6 +26,8 @@ mod peer;
 mod pool;
 mod pools;
 mod resolve;
+#[cfg(test)]
+mod sample;
 mod series;
 mod target;
 

@@ -16,9 +16,9 @@ use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    config::{Config, PeerConfig},
+    config::{Config, PeerAddress, PeerConfig},
     series::Series,
-    target::{Place, Target, TargetError, host_of},
+    target::{Place, Target, TargetError},
 };
 use crate::telemetry::Metrics;
 
@@ -358,7 +358,7 @@ impl Peer {
                 _ => tracing::info!(upstream = self.pool, peer = %self.id, from, to, why, "peer changed"),
             }
         }
-        if before != after || first != !self.first_probe_done() {
+        if before != after || first == self.first_probe_done() {
             self.changes.send_modify(|count| *count += 1);
         }
     }
@@ -376,13 +376,12 @@ impl fmt::Debug for Peer {
 
 /// `Host` for `host: peer`, and the host part that TLS takes for its name.
 fn written(pool: &Config, config: &PeerConfig) -> (String, Option<String>) {
-    use super::config::PeerAddress;
     let default_port = if pool.tls.is_some() { 443 } else { 80 };
     let with_port = |host: String, port: u16| if port == default_port { host } else { format!("{host}:{port}") };
     match &config.address {
         PeerAddress::Ip(address) => {
             let host = if address.is_ipv6() { format!("[{}]", address.ip()) } else { address.ip().to_string() };
-            (with_port(host, address.port()), Some(host_of(address.ip())))
+            (with_port(host, address.port()), Some(address.ip().to_string()))
         }
         PeerAddress::Name(name, port) => (with_port(name.clone(), *port), Some(name.clone())),
         PeerAddress::Unix(_) => ("localhost".to_owned(), None),

@@ -346,3 +346,223 @@ fn nobody(peers: &[Arc<Peer>]) -> NoPeer {
         NoPeer::Draining
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{
+        super::{
+            config::PeerConfig,
+            peer::{Admin, Finding, PeerState},
+            sample,
+        },
+        *,
+    };
+
+    /// Who is chosen how, over many choices, for rooms or for anything: `a:balance b:balance`.
+    fn choices(pool: &Pool, sticky: bool, tried: &[&str]) -> String {
+        let tried: Vec<_> = tried.iter().map(|id| sample::peer(pool, id).id().clone()).collect();
+        let mut seen = BTreeMap::new();
+        for number in 0..100 {
+            let room = format!("room:{number}");
+            let word = match pool.choose(&Ask { sticky: sticky.then_some(&room), tried: &tried }) {
+                Ok(lease) => format!("{}:{}", lease.peer().id(), lease.source().as_str()),
+                Err(nobody) => <&str>::from(nobody).to_owned(),
+            };
+            *seen.entry(word).or_insert(0) += 1;
+        }
+        seen.into_keys().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_choice_goes_down_the_ladder() {
+        // peers; bad ones; draining ones; tried ones; what is chosen without a room; what with one
+        let rows: &[(&str, &str, &str, &str, &str, &str)] = &[
+            ("a b", "", "", "", "a:balance b:balance", "a:hash b:hash"),
+            ("a b", "a", "", "", "b:balance", "b:hash"), // half of them is not below 50%
+            ("a b c", "a b", "", "", "a:panic b:panic c:panic", "a:panic b:panic c:panic"),
+            ("a b", "a b", "", "", "a:panic b:panic", "a:panic b:panic"),
+            ("a b c!", "", "", "", "a:balance b:balance", "a:hash b:hash"),
+            ("a b c!", "a", "", "", "b:balance", "b:hash"),
+            ("a b c!", "a b", "", "", "c:backup", "c:backup"),
+            ("a b c!", "a b c", "", "", "a:panic b:panic", "a:panic b:panic"),
+            ("a b c!", "a b c", "", "a b", "c:panic", "c:panic"),
+            ("a b*0", "", "", "", "a:balance", "a:hash"),
+            ("a b*0", "a", "", "", "a:panic", "a:panic"),
+            ("a*0 b*0", "", "", "", "draining", "draining"),
+            ("a b", "", "a", "", "b:balance", "b:hash"),
+            ("a b c", "", "a b", "", "c:balance", "c:hash"), // leaving is not failing: no panic
+            ("a b", "", "a b", "", "a:panic b:panic", "draining"),
+            ("a b", "b", "a", "", "a:panic", "b:panic"), // one that is leaving still answers
+            ("a b", "", "", "a", "b:balance", "b:hash"),
+            ("a b", "", "", "a b", "a:balance b:balance", "a:hash b:hash"),
+            ("a b c!", "", "", "a b", "c:backup", "c:backup"),
+            ("a b c!", "", "", "a b c", "a:balance b:balance", "a:hash b:hash"),
+            ("a b", "a", "", "b", "b:balance", "b:hash"),
+        ];
+        for balance in [Balance::RoundRobin, Balance::LeastRequests, Balance::Rendezvous] {
+            for (peers, bad, draining, tried, plain, sticky) in rows {
+                let pool = sample::pool(balance, peers);
+                bad.split_whitespace().for_each(|id| sample::probe(&pool, id, &sample::bad()));
+                draining.split_whitespace().for_each(|id| sample::probe(&pool, id, &Finding::Draining));
+                let tried: Vec<_> = tried.split_whitespace().collect();
+                let what = format!("{balance:?} {peers}, bad {bad}, draining {draining}, tried {tried:?}");
+                assert_eq!(choices(&pool, false, &tried), *plain, "{what}");
+                assert_eq!(choices(&pool, true, &tried), *sticky, "{what}, rooms");
+            }
+        }
+    }
+
+    #[test]
+    fn without_panic_nobody_is_sent_to_dead_peers() {
+        let mut config = sample::config(Balance::RoundRobin, "a b c");
+        config.panic_percent = 0;
+        let pool = Pool::new(Arc::new(config), &Metrics::new());
+        ["a", "b"].iter().for_each(|id| sample::probe(&pool, id, &sample::bad()));
+        assert_eq!(choices(&pool, false, &[]), "c:balance");
+        assert!(pool.usable());
+        sample::probe(&pool, "c", &sample::bad());
+        assert_eq!(choices(&pool, false, &[]), "down");
+        assert!(!pool.usable());
+    }
+
+    #[test]
+    fn the_rooms_of_a_dead_peer_move_and_come_back() {
+        let pool = sample::pool(Balance::Rendezvous, "c1 c2");
+        let place = |room: u32| {
+            let room = format!("doc:{room}");
+            pool.choose(&Ask { sticky: Some(&room), tried: &[] }).unwrap().peer().id().to_string()
+        };
+        let before: Vec<_> = (0..200).map(place).collect();
+        assert!(before.iter().any(|id| id == "c1") && before.iter().any(|id| id == "c2"));
+        sample::probe(&pool, "c1", &sample::bad());
+        assert!((0..200).map(place).all(|id| id == "c2"));
+        sample::probe(&pool, "c1", &Finding::Good);
+        assert_eq!((0..200).map(place).collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn the_operator_has_the_last_word() {
+        let pool = sample::pool(Balance::RoundRobin, "a b");
+        for (admin, state, chosen) in [
+            (Admin::Drain, PeerState::Draining, "b:balance"),
+            (Admin::Down, PeerState::Down, "b:balance"),
+            (Admin::Ready, PeerState::Unknown, "a:balance b:balance"),
+        ] {
+            sample::peer(&pool, "a").set_admin_state(admin);
+            assert_eq!((sample::peer(&pool, "a").state(), &*choices(&pool, false, &[])), (state, chosen));
+        }
+        sample::peer(&pool, "a").set_admin_state(Admin::Down);
+        sample::probe(&pool, "b", &sample::bad());
+        assert_eq!(choices(&pool, false, &[]), "b:panic", "panic does not bring back what the operator took out");
+    }
+
+    #[test]
+    fn probes_change_a_state_after_rise_or_fall_and_the_first_at_once() {
+        use PeerState::{Down, Draining, Unknown, Up};
+        // g good, b bad, B bad and decisive, d draining: the state after each; rise and fall are 2
+        let rows: &[(&str, &[PeerState])] = &[
+            ("gbgbb", &[Up, Up, Up, Up, Down]),
+            ("bgbgg", &[Down, Down, Down, Down, Up]),
+            ("gB", &[Up, Down]),
+            ("dggbb", &[Draining, Draining, Up, Up, Down]),
+            ("gdbb", &[Up, Draining, Draining, Down]),
+            ("bbdd", &[Down, Down, Draining, Draining]),
+        ];
+        for (probes, states) in rows {
+            let pool = sample::pool(Balance::RoundRobin, "a");
+            let peer = sample::peer(&pool, "a");
+            assert_eq!(peer.state(), Unknown);
+            let got: Vec<_> = probes
+                .chars()
+                .map(|probe| {
+                    let finding = match probe {
+                        'g' => Finding::Good,
+                        'd' => Finding::Draining,
+                        _ => sample::bad(),
+                    };
+                    peer.record(&finding, 2, 2, probe == 'B');
+                    peer.state()
+                })
+                .collect();
+            assert_eq!(&got, states, "{probes}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_changes_keeps_the_peers_that_stay() {
+        let mut config = sample::config(Balance::RoundRobin, "a");
+        config.peers.push(PeerConfig {
+            id: "l.test:80".to_owned(),
+            address: PeerAddress::Name("l.test".to_owned(), 80),
+            weight: 1,
+            backup: false,
+        });
+        config.peers.remove(0);
+        config.health = None;
+        let metrics = Metrics::new();
+        let pool = Pool::new(Arc::new(config), &metrics);
+        let place = |last: u8| Place::Ip(([10, 0, 0, last], 80).into());
+        assert_eq!(pool.choose(&Ask::default()).unwrap_err(), NoPeer::Unresolved);
+        assert!(!pool.first_round_done());
+        pool.keep(0);
+        assert!(pool.first_round_done(), "a name that does not resolve holds nobody up");
+
+        pool.install(0, vec![place(1), place(2)]);
+        let stays = sample::peer(&pool, "l.test:80#10.0.0.2:80");
+        let lease = pool.choose(&Ask { sticky: None, tried: &[stays.id().clone()] }).unwrap();
+        assert_eq!(*lease.peer().id(), "l.test:80#10.0.0.1:80");
+        assert_eq!(lease.peer().address(), "l.test", "the name goes into Host, not what it stands for");
+        lease.peer().count_status(200);
+        lease.peer().count_failure("connection_refused");
+        assert!(metrics.encode().contains("10.0.0.1"));
+
+        pool.install(0, vec![place(2), place(3)]);
+        assert!(Arc::ptr_eq(&stays, &sample::peer(&pool, "l.test:80#10.0.0.2:80")));
+        assert!(pool.peer("l.test:80#10.0.0.3:80").is_some());
+        assert!(lease.peer().retired() && !stays.retired());
+        assert!(!metrics.encode().contains("10.0.0.1"), "the series of a peer that left vanish");
+    }
+
+    #[test]
+    fn a_pool_has_no_more_peers_than_its_maximum() {
+        let mut config = sample::config(Balance::Rendezvous, "a b");
+        config.peers[1].address = PeerAddress::Name("many.test".to_owned(), 80);
+        let pool = Pool::new(Arc::new(config), &Metrics::new());
+        let places = (0..1000).map(|port| Place::Ip(([10, 0, 0, 1], 1 + port).into()));
+        pool.install(1, places.collect());
+        assert_eq!(pool.peers().len(), PEERS_MAX);
+        assert!(pool.choose(&Ask { sticky: Some("r"), tried: &[] }).is_ok());
+    }
+
+    #[test]
+    fn gauges_show_states_and_active_requests() {
+        let metrics = Metrics::new();
+        let pool = Pool::new(Arc::new(sample::config(Balance::RoundRobin, "a")), &metrics);
+        let state = |name: &str| metrics.upstream_peer_state.with_label_values(&["sample", "a", name]).get();
+        let active = || metrics.upstream_active_requests.with_label_values(&["sample", "a"]).get();
+        assert_eq!((state("unknown"), state("up")), (1, 0));
+        sample::probe(&pool, "a", &Finding::Good);
+        assert_eq!((state("unknown"), state("up")), (0, 1));
+        let lease = pool.choose(&Ask::default()).unwrap();
+        assert_eq!(active(), 1);
+        drop(lease);
+        assert_eq!(active(), 0);
+        sample::probe(&pool, "a", &Finding::Draining);
+        assert_eq!((state("up"), state("draining"), state("down")), (0, 1, 0));
+    }
+
+    #[test]
+    fn retries_are_granted_and_counted_by_the_routes_own_budget() {
+        let metrics = Metrics::new();
+        let config = sample::config(Balance::RoundRobin, "a");
+        let retries = Retries { budget_percent: 50, ..config.retries.clone() };
+        let pool = Pool::new(Arc::new(config), &metrics);
+        let now = Instant::now();
+        (0..20).for_each(|_| pool.note_request(now));
+        assert_eq!((0..15).filter(|_| pool.retry_allowed(&retries, now)).count(), 10);
+        assert_eq!(metrics.upstream_retries.with_label_values(&["sample"]).get(), 10);
+        assert_eq!(metrics.upstream_retries_refused.with_label_values(&["sample"]).get(), 5);
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
-    path::Path,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -24,7 +24,7 @@ const AUTHORITIES_MAX: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Ip(SocketAddr),
-    Unix(std::path::PathBuf),
+    Unix(PathBuf),
 }
 
 /// One peer in pingora's eyes, built once.
@@ -43,11 +43,11 @@ pub(super) struct Target {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TargetError {
     #[error("{0:?} is no path for a unix socket: {1}")]
-    Path(std::path::PathBuf, std::io::Error),
+    Path(PathBuf, std::io::Error),
 }
 
 impl Target {
-    /// `host` is the host part of the address as written, `None` for a unix socket.
+    /// `host` is the host part of the address as written, without brackets; `None` for a unix socket.
     pub(super) fn new(config: &Config, id: &str, place: &Place, host: Option<&str>) -> Result<Self, TargetError> {
         let address = match place {
             Place::Ip(address) => AnyAddr::Inet(*address),
@@ -114,11 +114,6 @@ impl PingoraPeer for Target {
     fn matches_fd<V: std::os::fd::AsRawFd>(&self, _fd: V) -> bool {
         true
     }
-}
-
-/// The host part of an IP address, as TLS wants it: no brackets.
-pub(super) fn host_of(ip: IpAddr) -> String {
-    ip.to_string()
 }
 
 fn unix(path: &Path) -> Result<std::os::unix::net::SocketAddr, TargetError> {
