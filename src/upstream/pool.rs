@@ -164,7 +164,7 @@ impl Pool {
         if best == NEVER {
             return Err(nobody(&peers));
         }
-        let step = peers.iter().zip(ranks).filter(|(_, rank)| *rank == best).map(|(peer, _)| peer);
+        let step = peers.iter().zip(&ranks).filter(|(_, rank)| **rank == best).map(|(peer, _)| peer);
         let peer = match (ask.sticky, self.config.balance) {
             (Some(room), _) => balance::rendezvous(step, room),
             (None, Balance::RoundRobin) => balance::round_robin(step, &self.turn),
