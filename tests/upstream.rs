@@ -1,5 +1,7 @@
 //! Pools against origins in this process: health, names, unix sockets, connections and their reuse, TLS to the origin.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
