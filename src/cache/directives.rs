@@ -247,10 +247,11 @@ impl Directive<'_> {
         self.seconds().unwrap_or_default()
     }
 
+    /// Field names stand in quotes (RFC 9111 5.2.2.4); whatever else follows, the directive is the whole one.
     fn scope(&self) -> Scope {
         match self.argument {
-            Argument::Token(names) | Argument::Quoted(names) => Scope::of_names(names),
-            Argument::None | Argument::Malformed => Scope::Whole,
+            Argument::Quoted(names) => Scope::of_names(names),
+            Argument::None | Argument::Token(_) | Argument::Malformed => Scope::Whole,
         }
     }
 }

@@ -82,10 +82,10 @@ fn ranges(text: &[u8], length: u64) -> Option<Vec<Range<u64>>> {
             length.saturating_sub(position(last)?)..length
         } else {
             let first = position(first)?;
-            let end = if last.is_empty() { length } else { position(last)?.saturating_add(1) };
-            if end <= first && !last.is_empty() {
-                return None;
-            }
+            let end = match last {
+                "" => length,
+                last => position(last).filter(|&last| last >= first)?.saturating_add(1),
+            };
             first..end.min(length)
         };
         if range.start < range.end {
@@ -105,13 +105,13 @@ fn position(digits: &str) -> Option<u64> {
 fn coalesce(asked: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::with_capacity(asked.len());
     for mut range in asked {
-        let mut place = None;
+        let mut place = joined.len();
         let mut at = 0;
         while at < joined.len() {
             let other = &joined[at];
             if range.start <= other.end.saturating_add(GAP_MAX) && other.start <= range.end.saturating_add(GAP_MAX) {
                 range = range.start.min(other.start)..range.end.max(other.end);
-                place.get_or_insert(at);
+                place = place.min(at);
                 joined.remove(at);
                 // The grown range may reach one that it did not reach before.
                 at = 0;
@@ -119,7 +119,7 @@ fn coalesce(asked: Vec<Range<u64>>) -> Vec<Range<u64>> {
                 at += 1;
             }
         }
-        joined.insert(place.unwrap_or(joined.len()).min(joined.len()), range);
+        joined.insert(place.min(joined.len()), range);
     }
     joined
 }

@@ -1,5 +1,7 @@
 //! May this response be stored (RFC 9111 section 3), and as what (3.1)?
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::{
@@ -71,20 +73,28 @@ pub fn store(
     {
         return Err(Reason::TooLarge);
     }
-    admit(request, response.status, response.fields.clone(), times, policy)
+    let received =
+        Received { fields: response.fields.clone(), age: corrected_initial_age(response.fields, times), times };
+    admit(request, response.status, received, policy)
 }
 
-/// The rules of section 3 in their order, for a head as received or as merged by freshening.
+/// A head as received, or as merged by freshening.
+pub(super) struct Received {
+    pub(super) fields: HeaderMap,
+    /// At `times.response_time`.
+    pub(super) age: Duration,
+    pub(super) times: Times,
+}
+
+/// The rules of section 3 in their order.
 pub(super) fn admit(
     request: &RequestView<'_>,
     status: StatusCode,
-    fields: HeaderMap,
-    times: Times,
+    received: Received,
     policy: &Policy,
 ) -> Result<Meta, Reason> {
-    let targeted = ResponseDirectives::targeted(&fields);
-    let is_targeted = targeted.is_some();
-    let directives = targeted.unwrap_or_else(|| ResponseDirectives::parse(&fields));
+    let Received { fields, age: corrected_initial_age, times } = received;
+    let (directives, is_targeted) = effective_directives(&fields);
     may_store(request, status, &directives)?;
     if fields.contains_key(&EDGE_REQUIRES) {
         return Err(Reason::EdgeRequires);
@@ -94,7 +104,6 @@ pub(super) fn admit(
         return Err(Reason::VaryStar);
     }
     let surrogate_keys = surrogate::parse(&fields)?;
-    let corrected_initial_age = corrected_initial_age(&fields, times);
     let fields = stored_fields(fields, &directives, times);
     if policy.set_cookie == SetCookie::Refuse && fields.contains_key(header::SET_COOKIE) {
         return Err(Reason::SetCookie);
@@ -126,6 +135,14 @@ pub(super) fn admit(
         fields,
     };
     is_of_use(meta, policy)
+}
+
+/// Those of a valid `CDN-Cache-Control` (then true), else those of `Cache-Control` (RFC 9213 2.2).
+pub(super) fn effective_directives(fields: &HeaderMap) -> (ResponseDirectives, bool) {
+    match ResponseDirectives::targeted(fields) {
+        Some(directives) => (directives, true),
+        None => (ResponseDirectives::parse(fields), false),
+    }
 }
 
 /// RFC 9111 section 3 but for freshness.
@@ -171,7 +188,7 @@ fn is_of_use(meta: Meta, policy: &Policy) -> Result<Meta, Reason> {
 }
 
 /// RFC 9111 3.1, and `Date` where the origin gave none (RFC 9110 6.6.1).
-fn stored_fields(mut fields: HeaderMap, directives: &ResponseDirectives, times: Times) -> HeaderMap {
+pub(super) fn stored_fields(mut fields: HeaderMap, directives: &ResponseDirectives, times: Times) -> HeaderMap {
     let named: Vec<_> = fields
         .get_all(header::CONNECTION)
         .iter()

@@ -4,11 +4,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
     date,
-    freshness::Times,
+    freshness::{Times, corrected_initial_age},
     meta::Meta,
     policy::{Policy, SetCookie},
     reason::Reason,
-    storable::{RequestView, ResponseView, admit},
+    storable::{Received, RequestView, ResponseView, admit, effective_directives, stored_fields},
 };
 
 /// The preconditions to send: both validators, where there are both.
@@ -96,9 +96,11 @@ fn update(
     times: Times,
     policy: &Policy,
 ) -> Result<Meta, Reason> {
+    let (directives, _) = effective_directives(newer);
+    let age = corrected_initial_age(newer, times);
+    // What is never stored does not update either (RFC 9111 3.2); a `Date` is there from here on.
+    let newer = stored_fields(newer.clone(), &directives, times);
     let mut fields = meta.fields.clone();
-    // What the stored date says of age is over, whether or not the newer response has one.
-    fields.insert(header::DATE, date::format(times.response_time));
     for name in newer.keys() {
         // A cookie in a 304 is for the one who asked.
         if *name == header::SET_COOKIE && policy.set_cookie == SetCookie::Refuse {
@@ -109,7 +111,7 @@ fn update(
             fields.append(name.clone(), value.clone());
         }
     }
-    admit(request, meta.status, fields, times, policy)
+    admit(request, meta.status, Received { fields, age, times }, policy)
 }
 
 /// `W/"..."` (RFC 9110 8.8.3).
