@@ -8,19 +8,17 @@ use std::{
     fs,
     ops::Range,
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use eduham_edge::cache::{
-    self, Bypass, ClientDirectives, Collapse, CollapseExpired, Glob, HeadOutcome, Key, Meta, Policy, Precondition,
-    QueryRule, RequestDirectives, RequestView, ResponseView, Reuse, Selection, SetCookie, StatusTtl, Target, Times,
-    VariantKey,
+    self, Bypass, ClientDirectives, Glob, HeadOutcome, Key, Meta, Policy, Precondition, QueryRule, RequestDirectives,
+    RequestView, ResponseView, Reuse, Selection, SetCookie, StatusTtl, Target, Times, VariantKey,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// When every row's response is received.
-const RECEIPT: Duration = Duration::from_secs(1_795_486_897);
+use super::{plain_policy, receipt};
 
 #[test]
 fn the_law_holds_row_by_row() {
@@ -167,16 +165,12 @@ fn yes() -> String {
     "yes".to_owned()
 }
 
-fn receipt() -> SystemTime {
-    UNIX_EPOCH + RECEIPT
-}
-
 fn fields(lines: &[String]) -> HeaderMap {
     let mut fields = HeaderMap::new();
     for line in lines {
         let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));
         let value = match value.trim().strip_prefix('@').map(|seconds| seconds.parse::<i64>().unwrap()) {
-            Some(seconds) => httpdate::fmt_http_date(receipt().checked_add_signed_seconds(seconds)),
+            Some(seconds) => httpdate::fmt_http_date(shifted(receipt(), seconds)),
             None => value.trim().to_owned(),
         };
         fields.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -184,15 +178,9 @@ fn fields(lines: &[String]) -> HeaderMap {
     fields
 }
 
-trait AddSigned {
-    fn checked_add_signed_seconds(self, seconds: i64) -> SystemTime;
-}
-
-impl AddSigned for SystemTime {
-    fn checked_add_signed_seconds(self, seconds: i64) -> SystemTime {
-        let by = Duration::from_secs(seconds.unsigned_abs());
-        if seconds < 0 { self - by } else { self + by }
-    }
+fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { time - by } else { time + by }
 }
 
 fn method(text: &Option<String>, default: Method) -> Method {
@@ -225,7 +213,6 @@ impl PolicyText {
             }
         }
         Policy {
-            name: "scenario".to_owned(),
             default_ttl: self.default_ttl.map(seconds),
             force_ttl: self.force_ttl.map(seconds),
             status_ttl,
@@ -238,11 +225,11 @@ impl PolicyText {
                 headers: globs(&self.bypass_headers),
                 query: globs(&self.bypass_query),
             },
-            collapse: Collapse { wait: seconds(10), expired: CollapseExpired::Fetch, uncacheable_for: seconds(60) },
             object_max: self.object_max,
             client_directives: if self.ignore_client { ClientDirectives::Ignore } else { ClientDirectives::Honour },
             set_cookie: if self.store_cookies { SetCookie::Store } else { SetCookie::Refuse },
             key_fingerprint: self.key_fingerprint,
+            ..plain_policy()
         }
     }
 }
