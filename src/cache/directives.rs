@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, header};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
-pub(super) static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+pub(super) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// What larger delta-seconds are taken for (RFC 9111 1.2.2).
 pub(super) const DELTA_SECONDS_MAX: u64 = 1 << 31;
@@ -130,7 +130,7 @@ impl ResponseDirectives {
     /// Reads `CDN-Cache-Control` as the structured field that it is. `None` when it is absent, empty, no dictionary,
     /// or gives a known directive a value of another type: then it is as if it were not there (RFC 9213 2.1).
     pub fn targeted(fields: &HeaderMap) -> Option<Self> {
-        let mut lines = fields.get_all(&CDN_CACHE_CONTROL).iter();
+        let mut lines = fields.get_all(CDN_CACHE_CONTROL).iter();
         let mut text = lines.next()?.as_bytes().to_vec();
         for line in lines {
             text.extend_from_slice(b", ");

@@ -169,3 +169,29 @@ pub fn multipart_length(boundary: &str, content_type: Option<&HeaderValue>, rang
 fn ascii(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and punctuation are visible ASCII")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_multipart_body_is_heads_and_bytes_between_boundaries() {
+        let body = b"0123456789";
+        let content_type = HeaderValue::from_static("text/plain");
+        let mut text = Vec::new();
+        for range in [0..2, 7..10] {
+            text.extend(part_head("edge", Some(&content_type), &range, 10));
+            text.extend(&body[range.start as usize..range.end as usize]);
+        }
+        text.extend(multipart_end("edge"));
+        assert_eq!(
+            String::from_utf8(text.clone()).unwrap(),
+            "\r\n--edge\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\
+             \r\n--edge\r\nContent-Type: text/plain\r\nContent-Range: bytes 7-9/10\r\n\r\n789\
+             \r\n--edge--\r\n"
+        );
+        assert_eq!(multipart_length("edge", Some(&content_type), &[0..2, 7..10], 10), text.len() as u64);
+        assert_eq!(multipart_content_type("edge"), "multipart/byteranges; boundary=edge");
+        assert_eq!(unsatisfied_range(10), "bytes */10");
+    }
+}

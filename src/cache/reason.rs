@@ -71,3 +71,19 @@ impl Reason {
         self.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator;
+
+    use super::Reason;
+
+    #[test]
+    fn every_reason_can_be_a_token_and_a_label() {
+        for reason in Reason::iter() {
+            let text = reason.as_str();
+            assert!(text.starts_with(|c: char| c.is_ascii_lowercase()), "{text}");
+            assert!(text.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{text}");
+        }
+    }
+}

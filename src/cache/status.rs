@@ -87,3 +87,30 @@ impl fmt::Display for CacheStatus<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_as_the_rfc_writes_it() {
+        let nothing = CacheStatus::default();
+        for (status, expected) in [
+            (CacheStatus { hit: true, ttl: Some(30), ..nothing }, "eduham-edge; hit; ttl=30"),
+            (CacheStatus { hit: true, ttl: Some(-2), ..nothing }, "eduham-edge; hit; ttl=-2"),
+            (CacheStatus { fwd: Some(Fwd::UriMiss), stored: true, ..nothing }, "eduham-edge; fwd=uri-miss; stored"),
+            (
+                CacheStatus { fwd: Some(Fwd::Stale), fwd_status: Some(304), stored: true, ..nothing },
+                "eduham-edge; fwd=stale; fwd-status=304; stored",
+            ),
+            (
+                CacheStatus { fwd: Some(Fwd::VaryMiss), collapsed: true, detail: Some(Reason::NoStore), ..nothing },
+                "eduham-edge; fwd=vary-miss; collapsed; detail=no-store",
+            ),
+            (CacheStatus { hit: true, key: Some("a\"\\\u{fc}b"), ..nothing }, "eduham-edge; hit; key=\"a\\\"\\\\b\""),
+        ] {
+            assert_eq!(status.to_string(), expected);
+            sfv::Parser::new(expected).parse::<sfv::List>().expect("a structured field");
+        }
+    }
+}

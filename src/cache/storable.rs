@@ -6,16 +6,16 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::{
     date,
-    directives::{RequestDirectives, ResponseDirectives, Scope},
+    directives::{CDN_CACHE_CONTROL, RequestDirectives, ResponseDirectives, Scope},
     freshness::{Facts, LifetimeSource, Times, corrected_initial_age},
     meta::{Meta, Staleness},
     policy::{ClientDirectives, Policy, SetCookie},
     reason::Reason,
-    surrogate,
+    surrogate::{self, CACHE_TAG, SURROGATE_KEY},
     vary::Vary,
 };
 
-static EDGE_REQUIRES: HeaderName = HeaderName::from_static("edge-requires");
+const EDGE_REQUIRES: HeaderName = HeaderName::from_static("edge-requires");
 
 /// What is never stored: fields of the connection (RFC 9110 7.6.1), of a proxy's own (RFC 9111 3.1), of the framing,
 /// trailers being dropped; and `Age`, which is told anew each time.
@@ -34,6 +34,11 @@ static NEVER_STORED: [HeaderName; 13] = [
     header::AGE,
     HeaderName::from_static("http2-settings"),
 ];
+
+/// What neither `Connection` nor a list of `private` or `no-cache` takes away: without these the law would judge the
+/// stored response otherwise when it is freshened. They are never fields of a connection (RFC 9110 7.6.1).
+static ALWAYS_STORED: [HeaderName; 6] =
+    [header::CACHE_CONTROL, CDN_CACHE_CONTROL, EDGE_REQUIRES, header::VARY, SURROGATE_KEY, CACHE_TAG];
 
 /// The request as the law sees it.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +101,7 @@ pub(super) fn admit(
     let Received { fields, age: corrected_initial_age, times } = received;
     let (directives, is_targeted) = effective_directives(&fields);
     may_store(request, status, &directives)?;
-    if fields.contains_key(&EDGE_REQUIRES) {
+    if fields.contains_key(EDGE_REQUIRES) {
         return Err(Reason::EdgeRequires);
     }
     let vary = Vary::parse(&fields);
@@ -199,7 +204,8 @@ pub(super) fn stored_fields(mut fields: HeaderMap, directives: &ResponseDirectiv
         Scope::Fields(names) => names.as_slice(),
         Scope::Nothing | Scope::Whole => &[],
     });
-    for name in NEVER_STORED.iter().chain(&named).chain(scoped) {
+    let taken = named.iter().chain(scoped).filter(|name| !ALWAYS_STORED.contains(name));
+    for name in NEVER_STORED.iter().chain(taken) {
         fields.remove(name);
     }
     fields.entry(header::DATE).or_insert_with(|| date::format(times.response_time));

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName};
 
 use super::reason::Reason;
 
-static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
-static CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+pub(super) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+pub(super) const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
 /// Keys of one response: what a page assembled from many parts needs, and what an index entry can bear.
 pub const SURROGATE_KEYS_MAX: usize = 256;
@@ -37,8 +37,8 @@ impl SurrogateKey {
 /// # Errors
 /// `SurrogateKeys` over a limit: a response of which a purge would not know all keys is not stored.
 pub(super) fn parse(fields: &HeaderMap) -> Result<Box<[SurrogateKey]>, Reason> {
-    let by_space = fields.get_all(&SURROGATE_KEY).iter().map(|line| (line, false));
-    let by_comma = fields.get_all(&CACHE_TAG).iter().map(|line| (line, true));
+    let by_space = fields.get_all(SURROGATE_KEY).iter().map(|line| (line, false));
+    let by_comma = fields.get_all(CACHE_TAG).iter().map(|line| (line, true));
     let mut keys = Vec::new();
     let mut bytes = 0;
     for (line, comma) in by_space.chain(by_comma) {

@@ -127,6 +127,8 @@ struct Step {
     sends: Option<Vec<String>>,
     /// `proceed`, `not-modified`, `failed`.
     precondition: Option<String>,
+    /// The names of the fields that a 304 from the store carries, sorted.
+    fields_of_304: Option<Vec<String>>,
     /// Of a body of ten bytes: `whole`, `unsatisfiable`, or `0-4 7-9`.
     range: Option<String>,
     /// Of a body of this many bytes instead.
@@ -342,6 +344,9 @@ impl Step {
             Precondition::Failed => "failed",
         };
         check.same("precondition", precondition, self.precondition.as_deref());
+        let mut names: Vec<_> = cache::not_modified_fields(meta).keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        check.same("fields_of_304", names, self.fields_of_304.clone());
         let range = match cache::select(&request, meta, self.length.unwrap_or(10)) {
             Selection::Whole => "whole".to_owned(),
             Selection::Unsatisfiable => "unsatisfiable".to_owned(),
