@@ -78,7 +78,7 @@ pub fn reuse(
 }
 
 /// May it stand in for an origin that failed (RFC 5861 section 4)? The client's `stale-if-error` counts where the
-/// origin has none. Never where stale answers are forbidden, or where the client asked for a validation.
+/// origin has none and nobody purged. Never where stale answers are forbidden, or where the client asked for a validation.
 pub fn may_answer_error(
     meta: &Meta,
     directives: &RequestDirectives,
@@ -93,9 +93,9 @@ pub fn may_answer_error(
     match expiry(meta, now, soft_purged_at) {
         Expiry::Fresh(_) => true,
         Expiry::Stale { .. } if meta.never_stale => false,
-        Expiry::Stale { since, .. } => {
+        Expiry::Stale { since, purged } => {
             let window = meta.stale_if_error_window(policy);
-            let asked_for = if meta.stale_if_error.is_none() { asked.stale_if_error } else { None };
+            let asked_for = asked.stale_if_error.filter(|_| meta.stale_if_error.is_none() && !purged);
             since < window.max(asked_for.unwrap_or_default())
         }
     }
