@@ -108,8 +108,13 @@ pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<R
                 close |= option.eq_ignore_ascii_case(b"close");
                 keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
-        } else if field.name == header::EXPECT && version == Version::Http11 {
-            // HTTP/1.0 has no expectations: the field is ignored there (RFC 9110 section 10.1.1).
+        } else if field.name == header::EXPECT {
+            // HTTP/1.0 has no expectations: the field is ignored, and not passed on to a server that would not ignore
+            // it (RFC 9110 section 10.1.1).
+            if version == Version::Http10 {
+                field.value()?;
+                continue;
+            }
             if !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(BadRequest::Expectation);
             }

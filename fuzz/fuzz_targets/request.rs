@@ -1,0 +1,4 @@
+//! Request heads and bodies of one connection.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| eduham_edge_fuzz::properties::requests(data));

@@ -1,0 +1,17 @@
+//! The rooms of the edge that are fuzzed, and the properties that must hold for every input.
+
+pub mod driver;
+pub mod properties;
+
+#[path = "../../src/front/config.rs"]
+pub mod front;
+#[path = "../../src/proxy/target.rs"]
+pub mod target;
+#[path = "../../src/wire/mod.rs"]
+pub mod wire;
+
+pub mod proxy {
+    //! The part of `proxy` that reads outside data, under its path in the edge.
+
+    pub use crate::target;
+}
