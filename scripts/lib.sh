@@ -3,9 +3,9 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit
 
-# Prebuilt tools live outside the checkout, so that a fresh clone finds them.
+# Prebuilt tools live outside the checkout, so that a fresh clone finds them; each list of scripts/ in a folder of its own.
 TOOLS=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/eduham-edge/tools
-PATH=$PATH:$TOOLS/bin
+PATH=$PATH:$TOOLS/check/bin:$TOOLS/nextest/bin
 [ -d "${HOME:-/nonexistent}/.cargo/bin" ] && PATH=$PATH:$HOME/.cargo/bin
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 

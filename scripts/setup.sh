@@ -67,15 +67,14 @@ packages() {
     done <<<"$1"
 }
 
-# Installs the pinned wheels of a requirements file, once for each content of that file.
+# wheels NAME: installs the pinned wheels of scripts/tools-NAME.txt, once for each content of that file.
 wheels() {
-    local list=$1 stamp
-    stamp="$TOOLS/$(basename "$list" .txt).$(sha256sum "$list" | cut -c1-16)"
-    [ -e "$stamp" ] && return
-    say "installing the tools of scripts/$(basename "$list")"
-    mkdir -p "$TOOLS"
-    "$SYSTEM_PYTHON" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$TOOLS" -r "$list" </dev/null
-    touch "$stamp"
+    local list=scripts/tools-$1.txt folder=$TOOLS/$1
+    cmp -s "$list" "$folder/installed.txt" && return
+    say "installing the tools of $list"
+    rm -rf "$folder"
+    "$SYSTEM_PYTHON" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$folder" -r "$list" </dev/null
+    cp "$list" "$folder/installed.txt"
 }
 
 rust() {
@@ -90,11 +89,11 @@ case ${1:-run} in
 run) packages "$run_needs" ;;
 test)
     packages "$test_needs"
-    command -v cargo-nextest >/dev/null || wheels scripts/tools-nextest.txt
+    command -v cargo-nextest >/dev/null || wheels nextest
     ;;
 check)
     packages "$check_needs"
-    wheels scripts/tools.txt
+    wheels check
     ;;
 bench) packages "$bench_needs" ;;
 *) die "usage: scripts/setup.sh run | test | check | bench" ;;
