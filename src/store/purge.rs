@@ -268,3 +268,186 @@ impl Hasher for HashedAlready {
         self.0 = (value as u64) ^ ((value >> 64) as u64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const URL: u128 = 1;
+    const KEY: u128 = 2;
+    const OTHER: u128 = 3;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn order(soft: bool, targets: &[PurgeTarget]) -> PurgeOrder {
+        PurgeOrder { targets: targets.to_vec(), soft }
+    }
+
+    #[test]
+    fn an_order_touches_what_it_names_and_was_stored_before_it() {
+        use PurgeTarget::{All, SurrogateKey, Url};
+        use PurgeVerdict::{Hard, Soft, Untouched};
+        // The orders at second 1, 2, ...; what they say about something stored before the first, and before the last.
+        type Orders<'a> = &'a [(bool, PurgeTarget)];
+        let rows: [(&str, Orders<'_>, PurgeVerdict, PurgeVerdict); 9] = [
+            ("its url, hard", &[(false, Url(URL))], Hard, Hard),
+            ("its key, hard", &[(false, SurrogateKey(KEY))], Hard, Hard),
+            ("everything, hard", &[(false, All)], Hard, Hard),
+            ("another url", &[(false, Url(OTHER))], Untouched, Untouched),
+            ("a key with the hash of its url", &[(false, SurrogateKey(URL)), (false, Url(KEY))], Untouched, Untouched),
+            ("its url, soft", &[(true, Url(URL))], Soft(at(1)), Soft(at(1))),
+            ("soft twice", &[(true, Url(URL)), (true, SurrogateKey(KEY))], Soft(at(1)), Soft(at(2))),
+            ("soft, then hard", &[(true, Url(URL)), (false, Url(URL))], Hard, Hard),
+            ("hard, then soft", &[(false, Url(URL)), (true, Url(URL))], Hard, Soft(at(2))),
+        ];
+        for (name, orders, first, last) in rows {
+            let purges = Purges::new();
+            for (index, (soft, target)) in orders.iter().enumerate() {
+                let position = purges.apply(&order(*soft, &[*target]), at(index as u64 + 1));
+                assert_eq!(position, index as u64 + 1, "{name}");
+            }
+            let end = purges.position();
+            assert_eq!(purges.check(0, URL, &[KEY]), first, "{name}: stored before all");
+            assert_eq!(purges.check(end - 1, URL, &[KEY]), last, "{name}: stored before the last");
+            assert_eq!(purges.check(end, URL, &[KEY]), Untouched, "{name}: stored after all");
+        }
+    }
+
+    #[test]
+    fn an_order_without_targets_takes_no_position() {
+        let purges = Purges::new();
+        assert_eq!(purges.apply(&order(false, &[]), at(1)), 0);
+        assert_eq!(purges.apply(&order(false, &[PurgeTarget::All]), at(1)), 1);
+    }
+
+    #[test]
+    fn what_was_stored_before_a_forgotten_order_counts_as_purged() {
+        let purges = Purges::with_max(2);
+        for hash in [10, 11] {
+            purges.apply(&order(true, &[PurgeTarget::Url(hash)]), at(1));
+        }
+        assert_eq!((purges.floor(), purges.check(0, URL, &[])), (0, PurgeVerdict::Untouched));
+        // 10 is named anew, so 11 (order 2) is the oldest when the third comes.
+        purges.apply(&order(true, &[PurgeTarget::Url(10)]), at(3));
+        purges.apply(&order(true, &[PurgeTarget::Url(12)]), at(4));
+        assert_eq!(purges.floor(), 2);
+        assert_eq!(purges.check(1, URL, &[]), PurgeVerdict::Hard, "it may have been the url that was forgotten");
+        assert_eq!(purges.check(2, URL, &[]), PurgeVerdict::Untouched);
+        assert_eq!(purges.check(2, 10, &[]), PurgeVerdict::Soft(at(3)));
+    }
+
+    #[test]
+    fn one_order_with_more_targets_than_are_remembered_purges_more_not_less() {
+        let purges = Purges::with_max(2);
+        let targets: Vec<_> = (0..5).map(PurgeTarget::Url).collect();
+        let position = purges.apply(&order(false, &targets), at(1));
+        for url in 0..9 {
+            assert_eq!(purges.check(position - 1, url, &[]), PurgeVerdict::Hard, "{url}");
+            assert_eq!(purges.check(position, url, &[]), PurgeVerdict::Untouched, "{url}");
+        }
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_orders_for_the_same_url() {
+        let purges = Purges::with_max(4);
+        for second in 0..10_000 {
+            purges.apply(&order(true, &[PurgeTarget::Url(URL), PurgeTarget::Url(URL)]), at(second));
+        }
+        let tables = purges.tables.read();
+        assert!(tables.urls.order.len() <= 128, "{}", tables.urls.order.len());
+        assert!(tables.urls.records[&URL].soft.len() <= SOFT_HISTORY_MAX);
+        assert_eq!(tables.floor, 0);
+    }
+
+    #[test]
+    fn surrogate_keys_are_case_sensitive_and_seeded() {
+        assert_ne!(surrogate_hash(1, "course:42"), surrogate_hash(1, "Course:42"));
+        assert_ne!(surrogate_hash(1, "course:42"), surrogate_hash(2, "course:42"));
+        assert_eq!(surrogate_hash(1, "course:42"), surrogate_hash(1, "course:42"));
+    }
+
+    /// Keeps every order and looks at each.
+    #[derive(Default)]
+    struct Naive(Vec<(PurgeOrder, SystemTime)>);
+
+    impl Naive {
+        fn check(&self, stored_at: Position, url: u128, surrogate_keys: &[u128]) -> PurgeVerdict {
+            let mut verdict = PurgeVerdict::Untouched;
+            for (order, now) in &self.0[usize::try_from(stored_at).unwrap()..] {
+                let touches = order.targets.iter().any(|target| match target {
+                    PurgeTarget::Url(hash) => *hash == url,
+                    PurgeTarget::SurrogateKey(hash) => surrogate_keys.contains(hash),
+                    PurgeTarget::All => true,
+                });
+                match (touches, order.soft, verdict) {
+                    (false, ..) | (true, true, PurgeVerdict::Hard) => {}
+                    (true, false, _) => verdict = PurgeVerdict::Hard,
+                    (true, true, PurgeVerdict::Untouched) => verdict = PurgeVerdict::Soft(*now),
+                    (true, true, PurgeVerdict::Soft(at)) => verdict = PurgeVerdict::Soft(at.min(*now)),
+                }
+            }
+            verdict
+        }
+    }
+
+    /// Small numbers, so that orders meet responses and each other; now and then many soft ones in a row.
+    fn orders(
+        targets: impl Strategy<Value = PurgeTarget>,
+        most: usize,
+    ) -> impl Strategy<Value = Vec<(PurgeOrder, SystemTime)>> {
+        let order = (prop::collection::vec(targets, 1..3), any::<bool>(), 0..50_u64)
+            .prop_map(|(targets, soft, second)| (PurgeOrder { targets, soft }, at(second)));
+        prop::collection::vec(order, 0..most)
+    }
+
+    fn target() -> impl Strategy<Value = PurgeTarget> {
+        prop_oneof![
+            8 => (0..6_u128).prop_map(PurgeTarget::Url),
+            8 => (0..6_u128).prop_map(PurgeTarget::SurrogateKey),
+            1 => Just(PurgeTarget::All),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_says_what_looking_at_every_order_says(orders in orders(target(), SOFT_HISTORY_MAX)) {
+            let (purges, mut naive) = (Purges::new(), Naive::default());
+            for (order, now) in orders {
+                purges.apply(&order, now);
+                naive.0.push((order, now));
+            }
+            for stored_at in 0..=purges.position() {
+                for (url, keys) in [(0, vec![]), (1, vec![0]), (2, vec![1, 2]), (9, vec![5, 3])] {
+                    prop_assert_eq!(purges.check(stored_at, url, &keys), naive.check(stored_at, url, &keys));
+                }
+            }
+        }
+
+        #[test]
+        fn what_it_forgets_only_makes_it_stricter(orders in orders(target(), 60), max in 1..5_usize) {
+            let (purges, mut naive) = (Purges::with_max(max), Naive::default());
+            for (order, now) in orders {
+                purges.apply(&order, now);
+                naive.0.push((order, now));
+            }
+            let severity = |verdict| match verdict {
+                PurgeVerdict::Untouched => (0, std::cmp::Reverse(None)),
+                PurgeVerdict::Soft(at) => (1, std::cmp::Reverse(Some(at))),
+                PurgeVerdict::Hard => (2, std::cmp::Reverse(None)),
+            };
+            for stored_at in 0..=purges.position() {
+                for (url, keys) in [(0, vec![]), (1, vec![0]), (2, vec![1, 2]), (9, vec![5, 3])] {
+                    let (said, meant) = (purges.check(stored_at, url, &keys), naive.check(stored_at, url, &keys));
+                    prop_assert!(severity(said) >= severity(meant), "{:?} where {:?}", said, meant);
+                }
+            }
+            prop_assert_eq!(purges.check(purges.position(), 0, &[0]), PurgeVerdict::Untouched);
+        }
+    }
+}

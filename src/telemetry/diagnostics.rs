@@ -53,3 +53,32 @@ pub fn filter(level: &str) -> Result<EnvFilter, DiagnosticsError> {
     }
     Ok(filter)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noisy_targets_are_held_at_warn_and_the_audit_is_kept_unless_named() {
+        let rows = [
+            ("info", "pingora_core=warn", true),
+            ("debug", "pingora_core=warn", true),
+            ("debug,pingora_core=trace", "pingora_core=trace", true),
+            ("debug,pingora_core=trace", "pingora_core=warn", false),
+            ("error", "pingora_core=warn", false),
+            ("error", "audit=info", true),
+            ("info,audit=off", "audit=off", true),
+            ("info,audit=off", "audit=info", false),
+        ];
+        for (level, directive, expected) in rows {
+            let shown = filter(level).unwrap().to_string();
+            assert_eq!(shown.split(',').any(|part| part == directive), expected, "`{level}` became `{shown}`");
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_no_filter_is_refused_with_a_way_out() {
+        let error = filter("info,=loud=").unwrap_err().to_string();
+        assert!(error.starts_with("log.level: `info,=loud=` is not a filter such as `info`"), "{error}");
+    }
+}

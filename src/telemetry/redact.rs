@@ -54,3 +54,42 @@ impl Redactor {
         self.names.iter().any(|secret| secret.eq_ignore_ascii_case(&decoded))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_secret_parameters_are_replaced_and_nothing_else() {
+        let redactor = Redactor::new(&["token".into(), "Key-Pair-Id".into()]);
+        let rows = [
+            ("/a?token=abc", "/a?token=REDACTED"),
+            ("/a?x=1&token=abc&y=2", "/a?x=1&token=REDACTED&y=2"),
+            ("/a?TOKEN=abc", "/a?TOKEN=REDACTED"),
+            ("/a?%74oken=abc", "/a?%74oken=REDACTED"),
+            ("/a?%74%6F%6b%65%6E=abc", "/a?%74%6F%6b%65%6E=REDACTED"),
+            ("/a?key-pair-id=K1&token=a&token=b", "/a?key-pair-id=REDACTED&token=REDACTED&token=REDACTED"),
+            ("/a?token=", "/a?token=REDACTED"),
+            ("/a?token=a=b", "/a?token=REDACTED"),
+            ("/a?token=a;b?c&x=1", "/a?token=REDACTED&x=1"),
+            ("/a?x=1;token=abc", "/a?x=1;token=REDACTED"),
+            ("/a?x=1?token=abc", "/a?x=1?token=REDACTED"),
+            ("https://a.test/#token=abc", "https://a.test/#token=REDACTED"),
+            ("https://a.test/?x=1#token=abc#y", "https://a.test/?x=1#token=REDACTED#y"),
+            ("/a?q=ü&token=ü", "/a?q=ü&token=REDACTED"),
+            ("/a?token", "/a?token"),
+            ("/a?tokens=abc&mytoken=1", "/a?tokens=abc&mytoken=1"),
+            ("/token=abc", "/token=abc"),
+            ("/a?", "/a?"),
+            ("/a?&&", "/a?&&"),
+            ("/a", "/a"),
+            ("", ""),
+        ];
+        for (url, expected) in rows {
+            let redacted = redactor.redact(url);
+            assert_eq!(redacted, expected, "{url}");
+            assert_eq!(matches!(redacted, Cow::Borrowed(_)), url == expected, "{url}: copied only if changed");
+        }
+        assert_eq!(Redactor::new(&[]).redact("/a?token=abc"), "/a?token=abc");
+    }
+}

@@ -180,3 +180,71 @@ impl Metrics {
         self.route(NONE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_method_and_status_also_when_the_table_is_full() {
+        let metrics = Metrics::new();
+        let route = metrics.route("pages");
+        let brew = Method::from_bytes(b"BREW").unwrap();
+        for status in (200..240).chain([200, 200, 239, 700, 701]) {
+            route.request(&Method::GET, status);
+        }
+        route.request(&brew, 405);
+        let counted = |method: &str, status: &str| metrics.requests.with_label_values(&["pages", method, status]).get();
+        let rows = [
+            ("GET", "200", 3),
+            ("GET", "201", 1),
+            ("GET", "239", 2),
+            ("GET", "other", 2),
+            ("other", "405", 1),
+            ("HEAD", "200", 0),
+        ];
+        for (method, status, expected) in rows {
+            assert_eq!(counted(method, status), expected, "{method} {status}");
+        }
+    }
+
+    #[test]
+    fn cache_results_have_the_words_of_the_contract() {
+        let words: Vec<&str> =
+            <CacheResult as strum::VariantArray>::VARIANTS.iter().map(|result| result.as_str()).collect();
+        let expected = "hit stale_updating stale_error revalidated expired miss collapsed partial bypass refused";
+        assert_eq!(words.join(" "), expected);
+    }
+
+    #[test]
+    fn the_cache_is_counted_by_result_and_an_uncached_first_byte_has_none() {
+        let metrics = Metrics::new();
+        let route = metrics.route("pages");
+        route.cache(CacheResult::Hit, 100);
+        route.cache(CacheResult::Hit, 50);
+        route.first_byte(Some(CacheResult::Hit), Duration::from_millis(1));
+        route.first_byte(None, Duration::from_millis(1));
+        let text = metrics.encode();
+        for line in [
+            r#"edge_cache_requests_total{result="hit",route="pages"} 2"#,
+            r#"edge_cache_bytes_total{result="hit",route="pages"} 150"#,
+            r#"edge_time_to_first_byte_seconds_count{cache="hit",route="pages"} 1"#,
+            r#"edge_time_to_first_byte_seconds_count{cache="none",route="pages"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn routes_beyond_the_maximum_share_a_label() {
+        let metrics = Metrics::new();
+        for index in 0..ROUTES_MAX {
+            assert_eq!(metrics.route(&format!("route-{index}")).route(), format!("route-{index}"));
+        }
+        assert_eq!(metrics.route("one-more").route(), "other");
+        assert_eq!(metrics.route("another").route(), "other");
+        assert_eq!(metrics.route("route-7").route(), "route-7");
+        assert_eq!(metrics.no_route().route(), "none");
+        assert!(Arc::ptr_eq(&metrics.route("route-7"), &metrics.clone().route("route-7")));
+    }
+}

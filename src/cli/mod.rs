@@ -1,0 +1,54 @@
+//! The commands. Data goes to stdout, words to stderr; exit 0 done, 1 a problem that the message explains, 2 wrong usage.
+//!
+//! Every flag is also read from `EDUHAM_EDGE_...`; a token never stands on the command line, where other users could see it.
+
+mod control;
+mod healthcheck;
+mod purge;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+/// Where the token is, when no `--token-file` names another place.
+const TOKEN_ENV: &str = "EDUHAM_EDGE_TOKEN";
+
+/// `admin.address` by default.
+const ADMIN_DEFAULT: &str = "http://127.0.0.1:9901";
+
+/// The edge of EduHam: HTTP cache, sticky WebSocket router, API gateway
+#[derive(Debug, Parser)]
+#[command(name = "eduham-edge", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Purge(purge::Args),
+    Healthcheck(healthcheck::Args),
+}
+
+/// Runs the command that `arguments` name, the program's own name first.
+pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // A terminal that is gone cannot be told.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    let done: Result<(), Box<dyn std::error::Error>> = match cli.command {
+        Command::Purge(args) => purge::run(&args).map_err(Into::into),
+        Command::Healthcheck(args) => healthcheck::run(&args).map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("eduham-edge: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `purge`: asks one node to purge, for itself or for its fleet.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::ValueEnum;
+use http::{Method, StatusCode};
+
+use super::{
+    TOKEN_ENV,
+    control::{self, Admin, ClientError},
+};
+
+/// Purge stored responses
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("target").required(true).multiple(true))]
+pub(super) struct Args {
+    /// The node's control listener: http://HOST:PORT or unix:/PATH
+    #[arg(long, env = "EDUHAM_EDGE_ADMIN", default_value = super::ADMIN_DEFAULT, value_name = "URL")]
+    admin: Admin,
+    /// A file with the token; without it EDUHAM_EDGE_TOKEN is used
+    #[arg(long, env = "EDUHAM_EDGE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// An absolute URL: all its variants and methods, both schemes (repeatable; in the environment separated by spaces)
+    #[arg(long, env = "EDUHAM_EDGE_URL", group = "target", value_name = "URL", value_delimiter = ' ')]
+    url: Vec<String>,
+    /// Everything that carries this surrogate key (repeatable; in the environment separated by spaces)
+    #[arg(long, env = "EDUHAM_EDGE_SURROGATE_KEY", group = "target", value_name = "KEY", value_delimiter = ' ')]
+    surrogate_key: Vec<String>,
+    /// Everything
+    #[arg(long, env = "EDUHAM_EDGE_ALL", group = "target")]
+    all: bool,
+    /// Expire in place of forget: still served where stale is allowed
+    #[arg(long, env = "EDUHAM_EDGE_SOFT")]
+    soft: bool,
+    /// Return only when every live node has applied it
+    #[arg(long, env = "EDUHAM_EDGE_WAIT")]
+    wait: bool,
+    /// How the receipt is printed
+    #[arg(long, env = "EDUHAM_EDGE_FORMAT", value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PurgeError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("cannot read the token from {path}: {source}")]
+    Token { path: PathBuf, source: std::io::Error },
+    #[error("the purge was not accepted: {0}")]
+    Refused(String),
+    #[error("the purge is not complete: {acknowledged} of {live} nodes have applied it, lost: {lost}")]
+    Incomplete { acknowledged: u64, live: u64, lost: String },
+    #[error("cannot write the receipt: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Purges and prints the receipt.
+///
+/// # Errors
+/// When the node cannot be asked or refuses, and with `--wait` when not every node has applied it.
+pub(super) fn run(args: &Args) -> Result<(), PurgeError> {
+    let token = match &args.token_file {
+        Some(path) => {
+            Some(std::fs::read_to_string(path).map_err(|source| PurgeError::Token { path: path.clone(), source })?)
+        }
+        None => std::env::var(TOKEN_ENV).ok(),
+    };
+    let body = serde_json::json!({
+        "urls": args.url, "surrogate_keys": args.surrogate_key, "all": args.all, "soft": args.soft, "wait": args.wait,
+    });
+    let token = token.as_deref().map(str::trim);
+    let answer = control::ask(&args.admin, Method::POST, "/purge", token, Some(body.to_string().into_bytes()))?;
+    if answer.status != StatusCode::OK {
+        return Err(PurgeError::Refused(answer.problem()));
+    }
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&answer.body).map_err(|_| PurgeError::Refused(answer.problem()))?;
+    let (live, acknowledged) = (&receipt["nodes"]["live"], &receipt["nodes"]["acknowledged"]);
+    let mut out = std::io::stdout().lock();
+    match args.format {
+        Format::Json => writeln!(out, "{receipt}")?,
+        Format::Text => {
+            let counted =
+                |count: &serde_json::Value, unit: &str| count.as_u64().map(|count| format!(", {count} {unit}"));
+            writeln!(
+                out,
+                "purge {} applied by {acknowledged} of {live} nodes{}{}",
+                receipt["id"].as_str().unwrap_or_default(),
+                counted(&receipt["matched"], "responses").unwrap_or_default(),
+                counted(&receipt["bytes"], "bytes").unwrap_or_default(),
+            )?;
+        }
+    }
+    if args.wait && receipt["complete"] != true {
+        let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+        let lost = receipt["nodes"]["lost"].to_string();
+        return Err(PurgeError::Incomplete { acknowledged: number(acknowledged), live: number(live), lost });
+    }
+    Ok(())
+}
