@@ -1,6 +1,10 @@
 //! Errors as problem details (RFC 9457) with a sentence that says what to do.
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    body::Bytes,
+    extract::rejection::BytesRejection,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -35,6 +39,19 @@ impl Problem {
         self.challenge = Some(challenge);
         self
     }
+}
+
+/// The body, if it came whole and within `max` bytes.
+pub(super) fn whole(body: Result<Bytes, BytesRejection>, max: usize) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| {
+        let detail = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                format!("the body is larger than {max} bytes; send it in several requests")
+            }
+            _ => "the body did not come whole; send it again".to_owned(),
+        };
+        Problem::new(rejection.status(), detail)
+    })
 }
 
 impl IntoResponse for Problem {

@@ -2,11 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Extension, Json, body::Bytes, extract::State};
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 
-use super::{PurgeReceipt, PurgeRequest, PurgeUrl, guard::Caller, problem::Problem, server::Control};
+use super::{
+    PurgeReceipt, PurgeRequest, PurgeUrl,
+    guard::Caller,
+    problem::{Problem, whole},
+    server::{BODY_BYTES_MAX, Control},
+};
 use crate::telemetry::diagnostics::AUDIT;
 
 /// URLs and surrogate keys of one request; with [`PURGED_MAX`](crate::store::PURGED_MAX) remembered, a hundred such requests may come
@@ -37,9 +46,9 @@ struct Body {
 pub(super) async fn purge(
     State(control): State<Arc<Control>>,
     Extension(Caller(caller)): Extension<Caller>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<PurgeReceipt>, Problem> {
-    let body: Body = serde_json::from_slice(&body).map_err(|error| {
+    let body: Body = serde_json::from_slice(&whole(body, BODY_BYTES_MAX)?).map_err(|error| {
         bad(format!("the body is not a purge such as {{\"urls\":[\"https://a.test/x\"]}}: {error}"))
     })?;
     let request = request(body)?;

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     body::Bytes,
-    extract::{Path, State},
+    extract::{Path, State, rejection::BytesRejection},
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::{PeerCommand, UpstreamView, guard::Caller, problem::Problem, server::Control};
+use super::{
+    PeerCommand, UpstreamView,
+    guard::Caller,
+    problem::{Problem, whole},
+    server::{BODY_BYTES_MAX, Control},
+};
 use crate::telemetry::diagnostics::AUDIT;
 
 #[derive(Debug, Serialize)]
@@ -36,9 +41,9 @@ pub(super) async fn set_state(
     State(control): State<Arc<Control>>,
     Extension(Caller(caller)): Extension<Caller>,
     Path((upstream, peer)): Path<(String, String)>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<UpstreamView>, Problem> {
-    let wanted: SetState = serde_json::from_slice(&body).map_err(|error| {
+    let wanted: SetState = serde_json::from_slice(&whole(body, BODY_BYTES_MAX)?).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("send {{\"state\":\"drain\"|\"ready\"|\"down\"}}: {error}"))
     })?;
     if wanted.fleet {

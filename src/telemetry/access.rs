@@ -125,7 +125,6 @@ fn rfc3339_ms<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, 
     ))
 }
 
-#[expect(clippy::ref_option, reason = "the signature that serde calls")]
 fn hex<S: Serializer>(hash: &Option<u128>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{:032x}", hash.unwrap_or_default()))
 }
@@ -135,7 +134,6 @@ fn milliseconds_of<S: Serializer>(duration: &Duration, serializer: S) -> Result<
     serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
 }
 
-#[expect(clippy::ref_option, reason = "the signature that serde calls")]
 fn milliseconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     milliseconds_of(&duration.unwrap_or_default(), serializer)
 }

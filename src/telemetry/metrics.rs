@@ -9,6 +9,12 @@ use super::route_metrics::Routes;
 /// Seconds, from a memory hit to a slow origin.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Seconds, from memory to a slow disk.
+const LOOKUP_SECONDS: [f64; 8] = [0.000_001, 0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.1];
+
+/// A histogram of lookups, whose buckets are finer.
+type LookupVec = HistogramVec;
+
 macro_rules! metrics {
     ($( $field:ident: $kind:ident($name:literal $(, [$($label:literal),+])?) $help:literal; )+) => {
         /// The families of one edge, in a registry of its own so that several edges fit in a process.
@@ -44,6 +50,10 @@ macro_rules! make {
     (IntGaugeVec, $name:literal, $help:literal, [$($label:literal),+]) => {
         IntGaugeVec::new(Opts::new($name, $help), &[$($label),+]).expect("valid names")
     };
+    (LookupVec, $name:literal, $help:literal, [$($label:literal),+]) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(LOOKUP_SECONDS.to_vec()), &[$($label),+])
+            .expect("valid names")
+    };
     (HistogramVec, $name:literal, $help:literal, [$($label:literal),+]) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()), &[$($label),+]).expect("valid names")
     };
@@ -58,12 +68,14 @@ metrics! {
     connections: IntGaugeVec("connections", ["listener"]) "Client connections open.";
     connections_refused: IntCounterVec("connections_refused_total", ["reason"]) "Client connections closed at once.";
     tls_handshakes: IntCounterVec("tls_handshakes_total", ["version", "resumed"]) "TLS handshakes completed.";
+    tls_certificate_not_after: IntGaugeVec("tls_certificate_not_after_timestamp_seconds", ["name"]) "When a certificate expires.";
     cache_requests: IntCounterVec("cache_requests_total", ["route", "result"]) "Client requests on cached routes by what the cache did.";
     cache_bytes: IntCounterVec("cache_bytes_total", ["route", "result"]) "Body bytes sent on cached routes by what the cache did.";
     cache_refusals: IntCounterVec("cache_refusals_total", ["route", "reason"]) "Responses that were not stored.";
     cache_stored_bytes: IntGaugeVec("cache_stored_bytes", ["tier"]) "Bytes stored, bookkeeping included.";
     cache_stored_responses: IntGaugeVec("cache_stored_responses", ["tier"]) "Cache keys that have stored responses.";
     cache_evictions: IntCounterVec("cache_evictions_total", ["tier", "reason"]) "Stored things removed.";
+    cache_lookup: LookupVec("cache_lookup_duration_seconds", ["tier"]) "Time to find a stored response, or that there is none.";
     store_capacity: IntGaugeVec("store_capacity_bytes", ["tier"]) "Bytes that a tier may hold.";
     fills: IntGaugeVec("fills", ["state"]) "Fetches in progress that clients share.";
     collapse_expired: IntCounter("collapse_expired_total") "Waiters whose collapse wait ran out.";
