@@ -1,0 +1,152 @@
+//! `node`, `admin`, `store` and `log`.
+
+use super::{Resolver, names, server};
+use crate::{
+    admin::{self, Right, Token},
+    config::{
+        Node,
+        checked::{Checked, Fields, Value},
+    },
+    front::{self, ListenAddress},
+    store,
+    telemetry::{self, Access, AccessTo},
+};
+
+/// The memory tier keeps no body larger than this by itself: larger ones belong on disk.
+const OBJECT_MAX: u64 = 64 << 20;
+
+/// Shorter tokens can be guessed.
+const TOKEN_BYTES_MIN: usize = 8;
+
+pub(super) fn node(value: &Checked, resolver: &Resolver<'_>) -> Node {
+    let text = |name| value.fields().and_then(|fields| fields.text(name)).map(str::to_owned);
+    Node { id: text("id").unwrap_or_else(|| resolver.environment.host_name()), region: text("region") }
+}
+
+pub(super) fn admin(
+    value: &Checked,
+    upstreams: &Checked,
+    server: &front::Config,
+    resolver: &mut Resolver<'_>,
+) -> admin::Config {
+    let nothing = || admin::Config {
+        address: ListenAddress::Tcp(([127, 0, 0, 1], 0).into()),
+        metrics_token: false,
+        ready_require: Vec::new(),
+        tokens: Vec::new(),
+    };
+    let Some(fields) = value.fields() else { return nothing() };
+    let tokens = fields.get("tokens");
+    let at = &fields.get("address").at;
+    let address = server::address(fields.get("address"), resolver).unwrap_or_else(|| nothing().address);
+    if server.listeners.iter().any(|listener| listener.address == address) && !has_port_0(&address) {
+        resolver.problem(at, format!("found {address}, expected an address that is no listener's"), None);
+    }
+    let is_exposed = matches!(address, ListenAddress::Tcp(tcp) if !tcp.ip().is_loopback());
+    if is_exposed && tokens.items().is_empty() && !tokens.is_bad() {
+        let message = format!("found {address} without admin.tokens, expected a loopback address or tokens");
+        resolver.problem(at, message, None);
+    }
+    if fields.bool("metrics_token") && tokens.items().is_empty() && !tokens.is_bad() {
+        let at = &fields.get("metrics_token").at;
+        resolver.problem(at, "found true without admin.tokens, expected a token that may read", None);
+    }
+    let require = fields.fields("ready").map(|ready| ready.get("require"));
+    for name in require.map(Checked::items).unwrap_or_default() {
+        let text = name.text().unwrap_or_default();
+        if !name.is_bad() && !names(upstreams).any(|defined| defined == text) {
+            resolver.unknown_name(&name.at, text, "the name of an upstream", names(upstreams));
+        }
+    }
+    let named = tokens.items().iter().filter_map(|token| {
+        let name = token.fields()?.get("name");
+        Some((name.text()?.to_owned(), &name.at))
+    });
+    resolver.unique("the name", named);
+    admin::Config {
+        address,
+        metrics_token: fields.bool("metrics_token"),
+        ready_require: require.into_iter().flat_map(Checked::texts).map(str::to_owned).collect(),
+        tokens: tokens.items().iter().filter_map(|token| self::token(token.fields()?, resolver)).collect(),
+    }
+}
+
+fn has_port_0(address: &ListenAddress) -> bool {
+    matches!(address, ListenAddress::Tcp(tcp) if tcp.port() == 0)
+}
+
+fn token(fields: &Fields, resolver: &mut Resolver<'_>) -> Option<Token> {
+    let value = fields.get("value");
+    let text = value.text()?;
+    if text.len() < TOKEN_BYTES_MIN && !resolver.no_files {
+        resolver.problem(
+            &value.at,
+            format!("found a token of {} bytes, expected at least {TOKEN_BYTES_MIN}", text.len()),
+            None,
+        );
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        resolver.problem(&value.at, "found a token with bytes that no header can carry, expected visible ASCII", None);
+    }
+    let allow = fields.get("allow");
+    if allow.items().is_empty() && !allow.is_bad() {
+        resolver.problem(
+            &allow.at,
+            "found an empty list, expected at least one of read, purge, drain, config, all",
+            None,
+        );
+    }
+    Some(Token {
+        name: fields.text("name")?.to_owned(),
+        value: text.to_owned(),
+        allow: allow.items().iter().filter_map(Checked::word).filter_map(|word| word.parse::<Right>().ok()).collect(),
+    })
+}
+
+pub(super) fn store(value: &Checked, resolver: &mut Resolver<'_>) -> store::Config {
+    let Some(memory) = value.fields().and_then(|fields| fields.fields("memory")) else {
+        return store::Config { memory: store::Memory { size: 0, object_max: 0 } };
+    };
+    let size = match memory.get("size").value {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of memory need not be exact"
+        )]
+        Value::Share(percent) => (resolver.environment.memory() as f64 * percent / 100.0) as u64,
+        _ => memory.size("size"),
+    };
+    let object_max = memory.get("object_max");
+    let automatic = (size / 8).min(OBJECT_MAX);
+    let resolved = object_max.size().unwrap_or(automatic);
+    if resolved > size && !object_max.is_bad() && !memory.get("size").is_bad() {
+        resolver.problem(&object_max.at, "found more than store.memory.size, expected at most that", None);
+    }
+    store::Config { memory: store::Memory { size, object_max: resolved } }
+}
+
+pub(super) fn log(value: &Checked, resolver: &Resolver<'_>) -> telemetry::Config {
+    let fields = value.fields();
+    let access = fields.and_then(|fields| fields.fields("access"));
+    telemetry::Config {
+        level: fields.and_then(|fields| fields.text("level")).unwrap_or("info").to_owned(),
+        access: access.map_or_else(
+            || Access { to: AccessTo::None, buffer: 0, redact_query: Vec::new() },
+            |access| Access {
+                to: access_to(access.get("to"), resolver),
+                buffer: usize::try_from(access.size("buffer")).unwrap_or(usize::MAX),
+                redact_query: access.get("redact_query").texts().map(str::to_ascii_lowercase).collect(),
+            },
+        ),
+    }
+}
+
+fn access_to(value: &Checked, resolver: &Resolver<'_>) -> AccessTo {
+    match (value.word(), value.text()) {
+        (Some("stdout"), _) => AccessTo::Stdout,
+        (Some("stderr"), _) => AccessTo::Stderr,
+        (_, Some(path)) => AccessTo::File(resolver.report.resolve_path(value.at.place, path)),
+        _ => AccessTo::None,
+    }
+}
