@@ -8,7 +8,11 @@ use ipnet::IpNet;
 use crate::{
     cache::Glob,
     front::ListenAddress,
-    proxy::routing::{HostPattern, PathPattern, Segment, StickySource, ValuePattern},
+    proxy::{
+        routing::{HostPattern, PathPattern, Segment, StickySource, ValuePattern},
+        target::Target,
+    },
+    telemetry,
     upstream::{PeerAddress, RetryWhen, StatusPattern},
 };
 
@@ -229,43 +233,20 @@ fn segment(part: &str) -> Result<Segment, String> {
     }
 }
 
-/// A segment in the one form that request paths are normalised to: unreserved octets decoded, hex in capitals.
+/// A segment in the one form that request paths are normalised to.
 fn literal_segment(part: &str) -> Result<String, String> {
-    let mut out = String::with_capacity(part.len());
-    let mut bytes = part.bytes();
-    while let Some(byte) = bytes.next() {
-        let octet = match byte {
-            b'%' => {
-                let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
-                let (Some(high), Some(low)) = (digit(), digit()) else {
-                    return Err("% is followed by two hex digits".to_owned());
-                };
-                // Two hex digits make one octet.
-                let octet = u8::try_from(high * 16 + low).unwrap_or_default();
-                if !is_unreserved(octet) {
-                    out.push_str(&format!("%{octet:02X}"));
-                    continue;
-                }
-                octet
-            }
-            b'\\' => return Err("a raw \\ is never in a request path".to_owned()),
-            byte if byte <= b' ' || byte == 0x7f => {
-                return Err("spaces and controls are never in a request path".to_owned());
-            }
-            byte if !byte.is_ascii() => {
-                out.push_str(&format!("%{byte:02X}"));
-                continue;
-            }
-            byte => byte,
-        };
-        out.push(char::from(octet));
+    // A request path is ASCII; other letters come encoded.
+    let encoded: String = part
+        .bytes()
+        .map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    let target = Target::parse(&format!("/{encoded}")).map_err(|error| error.to_string())?;
+    let segment = &target.path()[1..];
+    if segment.is_empty() && !part.is_empty() {
+        Err("dot segments are never in a request path".to_owned())
+    } else {
+        Ok(segment.to_owned())
     }
-    if out == "." || out == ".." { Err("dot segments are never in a request path".to_owned()) } else { Ok(out) }
-}
-
-/// RFC 3986 2.3
-fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
 }
 
 /// The path parameters that a pattern names.
@@ -298,7 +279,7 @@ pub(super) fn request_target(text: &str) -> Result<(), String> {
     }
 }
 
-/// A filter of `tracing`: `info`, `warn,edge=debug`.
+/// A filter of `tracing`: `info`, `warn,edge=debug`. Stricter than `tracing`, for which a misspelt level is a target.
 pub(super) fn log_level(text: &str) -> Result<(), String> {
     let levels = ["trace", "debug", "info", "warn", "error", "off"];
     for part in text.split(',') {
@@ -307,7 +288,7 @@ pub(super) fn log_level(text: &str) -> Result<(), String> {
             return Err(format!("\"{part}\" is not trace, debug, info, warn, error or off, alone or after target="));
         }
     }
-    text.parse::<tracing_subscriber::EnvFilter>().map(drop).map_err(|error| error.to_string())
+    telemetry::diagnostics::filter(text).map(drop).map_err(|error| error.to_string())
 }
 
 /// Where the access record goes, if not to one of the words.
