@@ -14,6 +14,7 @@
 //! - [`app`]: assembly and lifecycle; [`cli`]: the commands; [`clock`]: the only reader of time.
 
 pub mod admin;
+pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod clock;

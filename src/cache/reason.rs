@@ -51,6 +51,12 @@ pub enum Reason {
     ExpiredOnArrival,
     /// More or longer surrogate keys than are allowed; a purge could miss the response.
     SurrogateKeys,
+    /// A cookie was forwarded, and only a lifetime of the policy or a heuristic would let the response be stored.
+    CookieForwarded,
+    /// The body ends with the connection: cut short it would look whole.
+    CloseDelimited,
+    /// The request has a body, and the response may depend on it.
+    RequestBody,
     /// The body is longer than the policy's `object_max`.
     TooLarge,
     /// The current age has reached the freshness lifetime and no stale window covers it.

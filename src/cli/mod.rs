@@ -2,13 +2,18 @@
 //!
 //! Every flag is also read from `EDUHAM_EDGE_...`; a token never stands on the command line, where other users could see it.
 
+mod check;
 mod control;
 mod healthcheck;
 mod purge;
+mod run;
+mod schema;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode};
 
 use clap::Parser;
+
+use crate::config::Machine;
 
 /// Where the token is, when no `--token-file` names another place.
 const TOKEN_ENV: &str = "EDUHAM_EDGE_TOKEN";
@@ -26,6 +31,11 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Run(run::Args),
+    /// Is a configuration right?
+    Check(check::CheckArgs),
+    /// Print the JSON Schema of the configuration
+    Schema,
     Purge(purge::Args),
     Healthcheck(healthcheck::Args),
 }
@@ -40,12 +50,15 @@ pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
-    let done: Result<(), Box<dyn std::error::Error>> = match cli.command {
-        Command::Purge(args) => purge::run(&args).map_err(Into::into),
-        Command::Healthcheck(args) => healthcheck::run(&args).map_err(Into::into),
+    let done: Result<ExitCode, Box<dyn std::error::Error>> = match cli.command {
+        Command::Check(args) => check::check(&args, &Machine, &mut io::stdout()).map_err(Into::into),
+        Command::Schema => schema::schema(&mut io::stdout()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Purge(args) => purge::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Healthcheck(args) => healthcheck::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("eduham-edge: {error}");
             ExitCode::FAILURE

@@ -1,5 +1,181 @@
 //! The front door: a pingora `ServerApp` per listener.
+//!
+//! pingora accepts; everything from the first byte on is ours. A connection is counted and, over the ceiling, refused;
+//! then comes TLS where the listener has it, then the loop of its protocol: [`h1`] or [`h2`]. A socket leaves its
+//! connection's task for the [`tunnel`].
 
 mod config;
+mod h1;
+mod h2;
+mod tls;
+mod tunnel;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use pingora_core::{
+    apps::ServerApp,
+    protocols::{Stream, l4},
+    server::ShutdownWatch,
+};
+use prometheus::IntGauge;
+use tokio::sync::Notify;
 
 pub use config::{Config, Drain, Http2, Limits, ListenAddress, Listener, Tls, TlsVersion, UnderscoreHeaders};
+pub use tls::{Terminator, TlsError};
+
+use crate::{
+    proxy::{
+        Edge,
+        receive::{Connection, is_trusted},
+        routing::Scheme,
+    },
+    wire::Authority,
+};
+
+/// Every client connection of an edge, counted.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    changed: Notify,
+}
+
+impl Connections {
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until the last one has ended.
+    pub async fn ended(&self) {
+        loop {
+            let notified = self.changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.open() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Counts one more, unless there are `max` already.
+    fn enter(self: &Arc<Self>, max: usize, gauge: &IntGauge) -> Option<Guard> {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        gauge.inc();
+        let guard = Guard { connections: Arc::clone(self), gauge: gauge.clone() };
+        (before < max).then_some(guard)
+    }
+}
+
+/// Counts a connection for as long as it lives.
+#[derive(Debug)]
+pub struct Guard {
+    connections: Arc<Connections>,
+    gauge: IntGauge,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        if self.connections.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.connections.changed.notify_waiters();
+        }
+    }
+}
+
+/// One listener's application.
+pub struct Front {
+    edge: Arc<Edge>,
+    listener: Listener,
+    /// The listener's address as configured.
+    label: Arc<str>,
+    /// What stands for the host of an HTTP/1.0 request without one.
+    local: Authority,
+    terminator: Option<Arc<Terminator>>,
+    connections: Arc<Connections>,
+    gauge: IntGauge,
+}
+
+impl Front {
+    /// Reads the listener's certificate.
+    pub fn new(edge: Arc<Edge>, listener: Listener, connections: Arc<Connections>) -> Result<Self, TlsError> {
+        let label = listener.address.to_string();
+        let terminator = listener.tls.as_ref().map(Terminator::new).transpose()?.map(Arc::new);
+        let local = match &listener.address {
+            ListenAddress::Tcp(address) => authority(*address),
+            ListenAddress::Unix(_) => Authority { host: "localhost".into(), port: None },
+        };
+        let gauge = edge.metrics.connections.with_label_values(&[&label]);
+        Ok(Self { edge, listener, label: label.into(), local, terminator, connections, gauge })
+    }
+
+    async fn serve(&self, plain: Stream) {
+        let peer =
+            plain.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|peer| peer.as_inet().copied()));
+        let snapshot = self.edge.snapshot.load_full();
+        let server = &snapshot.config.server;
+        let Some(guard) = self.connections.enter(server.limits.connections, &self.gauge) else {
+            self.edge.metrics.connections_refused.with_label_values(&["limit"]).inc();
+            return;
+        };
+        let (stream, tls_version, is_http2) = match &self.terminator {
+            None => (plain, None, false),
+            Some(terminator) => {
+                // Listeners of ours are plain: what pingora hands over is the bare socket.
+                let Ok(plain) = plain.into_any().downcast::<l4::stream::Stream>() else { return };
+                match terminator.secure(*plain, server.limits.header_timeout).await {
+                    Ok(secured) => {
+                        self.edge.metrics.tls_handshakes.with_label_values(&[secured.version, "unknown"]).inc();
+                        (secured.stream, Some(secured.version), secured.is_http2)
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, peer = ?peer, "no TLS connection");
+                        self.edge.metrics.connections_refused.with_label_values(&["tls"]).inc();
+                        return;
+                    }
+                }
+            }
+        };
+        let connection = Arc::new(Connection {
+            trusted: is_trusted(&server.trusted_proxies, peer.map(|peer| peer.ip())),
+            peer,
+            listener: Arc::clone(&self.label),
+            scheme: if tls_version.is_some() { Scheme::Https } else { Scheme::Http },
+            tls_version,
+            terminator: self.terminator.clone(),
+            redirect_to_https: self.listener.redirect_to_https,
+            local: self.local.clone(),
+            guard: Arc::new(guard),
+        });
+        drop(snapshot);
+        if is_http2 {
+            h2::serve(&self.edge, &connection, stream, BytesMut::new(), &self.listener.http2).await;
+        } else if let h1::Left::Http2(stream, prefix) = h1::serve(&self.edge, &connection, stream).await {
+            h2::serve(&self.edge, &connection, stream, prefix, &self.listener.http2).await;
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        self.serve(stream).await;
+        None
+    }
+}
+
+fn authority(address: SocketAddr) -> Authority {
+    let host = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => "localhost".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    Authority { host: host.into(), port: Some(address.port()) }
+}

@@ -132,6 +132,16 @@ pub struct PathPattern {
     pub segments: Vec<Segment>,
 }
 
+impl PathPattern {
+    /// The names of its parameters, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Parameter(name) | Segment::Rest(name) => Some(name.as_str()),
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
     /// The text between two slashes, normalised as request paths are; may be empty.

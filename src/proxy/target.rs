@@ -76,6 +76,12 @@ impl Target {
         Ok(Self { received: raw.into(), normal, path_length })
     }
 
+    /// `/`
+    #[must_use]
+    pub fn root() -> Self {
+        Self { received: "/".into(), normal: None, path_length: 1 }
+    }
+
     /// The path, beginning with `/`.
     #[must_use]
     pub fn path(&self) -> &str {

@@ -1,9 +1,373 @@
-//! Stored responses: a head and parts.
+//! Stored responses: a head and parts, found by key and variant; fills in progress; purge.
+//!
+//! What is read here has been looked at by the purge tables; whether it may be used for a request is the law's
+//! question ([`crate::cache`]). A body larger than [`memory::INLINE_MAX`] lies in parts, and a response that lost
+//! a part to eviction counts as not stored.
 
 mod config;
+mod fill;
+mod memory;
 mod purge;
 
-pub use config::{Config, Memory};
-pub use purge::{
-    PURGED_MAX, Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, SOFT_HISTORY_MAX, surrogate_hash,
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
+
+use bytes::Bytes;
+use http::HeaderMap;
+use moka::sync::Cache;
+use prometheus::IntGauge;
+
+pub use config::{Config, Memory};
+pub use fill::{BEHIND_MAX, Broken, Coming, Failure, Fill, Outcome, Reader};
+pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, surrogate_hash};
+
+use crate::{
+    cache::{Key, Meta, VariantKey},
+    telemetry::Metrics,
+};
+
+/// Fetches that readers may share at once; one more is made by its client alone. Each holds at most
+/// `object_max` or [`BEHIND_MAX`] bytes.
+const FILLS_MAX: usize = 10_000;
+/// Keys remembered as not collapsible, and keys remembered as failing.
+const REMEMBERED_MAX: u64 = 100_000;
+/// After a failure a key that may answer stale is tried again once in so long (contract: Stale).
+const FAILING_FOR: Duration = Duration::from_secs(1);
+
+/// A response in the store.
+#[derive(Debug)]
+pub struct Stored {
+    pub meta: Meta,
+    pub body: Body,
+    pub key: Arc<Key>,
+    /// The values of the fields that `Vary` names, in the request that brought it.
+    pub variant: VariantKey,
+    /// Purges after this one touch it.
+    pub position: Position,
+    /// What a purge of its URL names.
+    pub url: u128,
+    surrogate_keys: Box<[u128]>,
+    /// The last purge that was found not to touch it: saves asking again.
+    checked: AtomicU64,
+}
+
+/// Where the bytes of a body are.
+#[derive(Debug, Clone)]
+pub enum Body {
+    Inline(Bytes),
+    /// `count` parts of the memory tier's part cache.
+    Parts {
+        id: u64,
+        count: u32,
+        length: u64,
+    },
+}
+
+impl Body {
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Parts { length, .. } => *length,
+        }
+    }
+}
+
+impl Stored {
+    fn weight(&self) -> u64 {
+        let head: usize = self.meta.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let body = match &self.body {
+            Body::Inline(bytes) => bytes.len(),
+            Body::Parts { .. } => 0,
+        };
+        (head + body + self.key.text().len()) as u64
+    }
+
+    fn is_same_variant(&self, other: &Self) -> bool {
+        self.variant == other.variant && self.meta.vary() == other.meta.vary()
+    }
+
+    /// Would a request with these fields get this variant? (RFC 9111 4.1)
+    pub fn is_selected_by(&self, request: &HeaderMap) -> bool {
+        self.variant.matches(self.meta.vary(), request)
+    }
+}
+
+/// A stored response and what purges say of it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub stored: Arc<Stored>,
+    /// Soft-purged at this instant: expired since then.
+    pub soft_purged: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    Found(Found),
+    /// The key is known, this variant of it is not.
+    VaryMiss,
+    Miss,
+}
+
+/// What names a response that is about to be stored.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub key: Arc<Key>,
+    pub url: u128,
+    /// The position when its fetch began.
+    pub position: Position,
+}
+
+/// What a purge did here.
+#[derive(Debug, Clone, Copy)]
+pub struct Purged {
+    pub position: Position,
+    pub matched: u64,
+    pub bytes: u64,
+}
+
+pub struct Store {
+    memory: memory::Memory,
+    purges: Purges,
+    fills: Mutex<HashMap<u128, Arc<Fill>>>,
+    uncollapsible: Cache<u128, Instant>,
+    failing: Cache<u128, Instant>,
+    seed: u64,
+    fills_running: IntGauge,
+    metrics: Metrics,
+}
+
+impl Store {
+    /// `seed` keeps hashes from being guessed from outside.
+    pub fn new(config: &Config, seed: u64, metrics: &Metrics) -> Self {
+        Self {
+            memory: memory::Memory::new(&config.memory, metrics),
+            purges: Purges::new(),
+            fills: Mutex::new(HashMap::new()),
+            uncollapsible: Cache::new(REMEMBERED_MAX),
+            failing: Cache::new(REMEMBERED_MAX),
+            seed,
+            fills_running: metrics.fills.with_label_values(&["running"]),
+            metrics: metrics.clone(),
+        }
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Bytes of the largest body that some tier keeps.
+    pub fn object_max(&self) -> u64 {
+        self.memory.object_max()
+    }
+
+    /// Where purges are now; a fetch takes it before it begins.
+    pub fn position(&self) -> Position {
+        self.purges.position()
+    }
+
+    /// The stored response that a request with these fields selects.
+    pub fn lookup(&self, key: &Key, request: &HeaderMap) -> Lookup {
+        let Some(family) = self.memory.family(key.hash()) else { return Lookup::Miss };
+        let mut known = false;
+        for stored in &family.variants {
+            if stored.key.text() != key.text() {
+                // Two texts, one hash: the older response is not this one.
+                continue;
+            }
+            known = true;
+            if !stored.is_selected_by(request) {
+                continue;
+            }
+            match self.verdict(stored) {
+                PurgeVerdict::Untouched => {
+                    return Lookup::Found(Found { stored: Arc::clone(stored), soft_purged: None });
+                }
+                PurgeVerdict::Soft(at) => {
+                    return Lookup::Found(Found { stored: Arc::clone(stored), soft_purged: Some(at) });
+                }
+                PurgeVerdict::Hard => self.memory.remove(stored),
+            }
+        }
+        if known { Lookup::VaryMiss } else { Lookup::Miss }
+    }
+
+    fn verdict(&self, stored: &Stored) -> PurgeVerdict {
+        let position = self.purges.position();
+        if stored.checked.load(Ordering::Acquire) == position {
+            return PurgeVerdict::Untouched;
+        }
+        let verdict = self.purges.check(stored.position, stored.url, &stored.surrogate_keys);
+        if matches!(verdict, PurgeVerdict::Untouched) {
+            stored.checked.store(position, Ordering::Release);
+        }
+        verdict
+    }
+
+    /// The body in pieces, or nothing when a part of it is gone; then the response is forgotten.
+    pub fn body(&self, stored: &Arc<Stored>) -> Option<Vec<Bytes>> {
+        let body = self.memory.body(&stored.body);
+        if body.is_none() {
+            self.memory.remove(stored);
+        }
+        body
+    }
+
+    /// Stores a response whose body has come whole. Answers with the response also when a purge that came
+    /// meanwhile keeps it out of the store.
+    pub fn publish(&self, place: Place, meta: Meta, variant: VariantKey, chunks: &[Bytes]) -> Arc<Stored> {
+        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let body = self.memory.keep_body(chunks, length);
+        self.put(place, meta, variant, body)
+    }
+
+    /// Stores a freshened head over the body that is already here.
+    pub fn freshen(&self, old: &Stored, position: Position, meta: Meta, variant: VariantKey) -> Arc<Stored> {
+        let place = Place { key: Arc::clone(&old.key), url: old.url, position };
+        self.put(place, meta, variant, old.body.clone())
+    }
+
+    fn put(&self, place: Place, meta: Meta, variant: VariantKey, body: Body) -> Arc<Stored> {
+        let surrogate_keys = meta.surrogate_keys().iter().map(|key| surrogate_hash(self.seed, key.as_str())).collect();
+        let stored = Arc::new(Stored {
+            meta,
+            body,
+            key: place.key,
+            variant,
+            position: place.position,
+            url: place.url,
+            surrogate_keys,
+            checked: AtomicU64::new(place.position),
+        });
+        let verdict = self.purges.check(stored.position, stored.url, &stored.surrogate_keys);
+        if !matches!(verdict, PurgeVerdict::Hard) {
+            self.memory.put(Arc::clone(&stored));
+        }
+        stored
+    }
+
+    /// Forgets one stored response.
+    pub fn remove(&self, stored: &Arc<Stored>) {
+        self.memory.remove(stored);
+    }
+
+    /// Is anything stored or being fetched under this key?
+    pub fn knows(&self, key: &Key) -> bool {
+        self.memory.family(key.hash()).is_some() || self.fill(key.hash()).is_some()
+    }
+
+    /// Issues a purge: it holds when this returns. Says what it matched, for which it walks the tier: call it off
+    /// the workers.
+    pub fn purge(&self, order: &PurgeOrder, now: SystemTime) -> Purged {
+        let position = self.purges.apply(order, now);
+        let (mut matched, mut bytes) = (0, 0);
+        for stored in self.memory.walk() {
+            let hard = match self.verdict(&stored) {
+                PurgeVerdict::Untouched => continue,
+                PurgeVerdict::Soft(at) if at == now => false,
+                PurgeVerdict::Soft(_) => continue,
+                PurgeVerdict::Hard => true,
+            };
+            matched += 1;
+            bytes += stored.body.length();
+            if hard {
+                self.memory.remove(&stored);
+            }
+        }
+        Purged { position, matched, bytes }
+    }
+
+    /// Invalidates by URL without counting (RFC 9111 4.4).
+    pub fn invalidate(&self, url: u128, now: SystemTime) {
+        self.purges.apply(&PurgeOrder { targets: vec![PurgeTarget::Url(url)], soft: false }, now);
+    }
+
+    fn fills(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Arc<Fill>>> {
+        // The map is whole between any two statements that could panic.
+        self.fills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fill in progress under `id`.
+    pub fn fill(&self, id: u128) -> Option<Arc<Fill>> {
+        self.fills().get(&id).cloned()
+    }
+
+    /// Joins the fill under `id`, or begins one: then the caller is its writer and must run it.
+    pub fn join_fill(&self, id: u128) -> Joined {
+        let mut fills = self.fills();
+        if let Some(fill) = fills.get(&id) {
+            return Joined::Waiter(Arc::clone(fill));
+        }
+        if fills.len() >= FILLS_MAX {
+            return Joined::Full;
+        }
+        let fill = Fill::new();
+        fills.insert(id, Arc::clone(&fill));
+        self.fills_running.inc();
+        Joined::Writer(fill)
+    }
+
+    /// Begins a fill whatever is in progress: later requests join this one.
+    pub fn replace_fill(&self, id: u128) -> Arc<Fill> {
+        let fill = Fill::new();
+        if self.fills().insert(id, Arc::clone(&fill)).is_none() {
+            self.fills_running.inc();
+        }
+        fill
+    }
+
+    /// The fill is over: nobody joins it any more.
+    pub fn end_fill(&self, id: u128, fill: &Arc<Fill>) {
+        let mut fills = self.fills();
+        if fills.get(&id).is_some_and(|present| Arc::ptr_eq(present, fill)) {
+            fills.remove(&id);
+            self.fills_running.dec();
+        }
+    }
+
+    /// Was the answer under `id` lately not storable?
+    pub fn is_uncollapsible(&self, id: u128, now: Instant) -> bool {
+        self.uncollapsible.get(&id).is_some_and(|until| now < until)
+    }
+
+    /// The answer was not storable: requests do not wait for each other until then.
+    pub fn set_uncollapsible(&self, id: u128, until: Instant) {
+        self.uncollapsible.insert(id, until);
+    }
+
+    /// The answer was storable after all.
+    pub fn clear_uncollapsible(&self, id: u128) {
+        if self.uncollapsible.contains_key(&id) {
+            self.uncollapsible.invalidate(&id);
+        }
+    }
+
+    /// Did a fetch under `id` fail within the last second?
+    pub fn is_failing(&self, id: u128, now: Instant) -> bool {
+        self.failing.get(&id).is_some_and(|since| now.duration_since(since) < FAILING_FOR)
+    }
+
+    pub fn set_failing(&self, id: u128, now: Instant) {
+        self.failing.insert(id, now);
+    }
+
+    /// Brings the gauges up to date; called when they are read.
+    pub fn observe(&self) {
+        let (bytes, keys) = self.memory.usage();
+        self.metrics.cache_stored_bytes.with_label_values(&["memory"]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.cache_stored_responses.with_label_values(&["memory"]).set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+}
+
+/// What came of asking for a fill.
+pub enum Joined {
+    Writer(Arc<Fill>),
+    Waiter(Arc<Fill>),
+    /// Too many fills: fetch alone.
+    Full,
+}

@@ -17,7 +17,8 @@ pub struct AccessRecord<'a> {
     pub request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
-    pub client_ip: std::net::IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<std::net::IpAddr>,
     /// As written in `server.listeners[].address`.
     pub listener: &'a str,
     pub method: &'a str,

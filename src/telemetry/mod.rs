@@ -7,9 +7,12 @@ pub mod diagnostics;
 mod metrics;
 mod redact;
 mod route_metrics;
+mod socket_metrics;
 
 pub use access::AccessRecord;
 pub use access_log::{AccessLog, AccessLogError};
 pub use config::{Access, AccessTo, Config};
 pub use metrics::Metrics;
 pub use route_metrics::{CacheResult, ROUTES_MAX, RouteMetrics};
+
+pub use socket_metrics::SocketMetrics;

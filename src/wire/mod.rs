@@ -32,6 +32,7 @@ mod error;
 mod fields;
 mod framing;
 mod head;
+pub mod io;
 mod request;
 mod response;
 mod write;

@@ -1,0 +1,408 @@
+//! Assembly and lifecycle: from a configuration to an edge that serves, and to one that has left.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::fd::IntoRawFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use pingora_core::{
+    listeners::ListenerConfig,
+    protocols::l4::stream::L4BufferSettings,
+    server::{Fds, ListenFds},
+    services::{Service as _, listening::Service},
+};
+use socket2::{Domain, Socket, Type};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    admin::{self, PeerCommand, PurgeReceipt, PurgeRefusal, PurgeRequest, Readiness, SetStateError, UpstreamView},
+    clock::Clock,
+    config::Loaded,
+    front::{Connections, Front, ListenAddress, TlsError},
+    proxy::{
+        Edge, Snapshot,
+        ids::{self, RequestIds},
+        target::Target,
+    },
+    store::{PurgeOrder, PurgeTarget, Store, surrogate_hash},
+    telemetry::{AccessLog, AccessLogError, Metrics},
+    upstream::{self, Connector, ConnectorError, Pools},
+};
+
+/// Connections that wait to be accepted; the kernel cuts it to `somaxconn`.
+const BACKLOG: i32 = 4_096;
+/// How long the access log may take to write what waits when the edge stops.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// Why an edge does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: String, error: io::Error },
+    #[error("listener {address}: {error}")]
+    Tls { address: String, error: TlsError },
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    #[error("the access log cannot be opened: {0}")]
+    AccessLog(#[from] AccessLogError),
+}
+
+/// An edge that serves.
+pub struct Running {
+    edge: Arc<Edge>,
+    readiness: Arc<Readiness>,
+    connections: Arc<Connections>,
+    /// What each listener is bound to, in the order of the configuration.
+    addresses: Vec<Bound>,
+    admin: Bound,
+    /// Ends the accept loops.
+    closing: watch::Sender<bool>,
+    /// Ends everything else.
+    stopping: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+/// Where a listener really listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    Tcp(SocketAddr),
+    Unix(std::path::PathBuf),
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Starts an edge on the current runtime: binds everything, then serves.
+///
+/// # Errors
+/// When an address, a certificate or the access log cannot be had; nothing serves then.
+pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> {
+    let Loaded { config, hash, .. } = loaded;
+    let metrics = Metrics::new();
+    metrics
+        .build_info
+        .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("EDUHAM_REVISION").unwrap_or("unknown")])
+        .set(1);
+    metrics.config_info.with_label_values(&[&hash]).set(1);
+    metrics.config_last_reload_successful.set(1);
+    metrics.config_last_reload_success_timestamp.set(unix_seconds(clock.now()));
+    let connector = Arc::new(Connector::new()?);
+    let pools = Arc::new(Pools::new(&config.upstreams, &metrics));
+    let access = AccessLog::start(&config.log.access, metrics.log_dropped.clone())?;
+    let seed = ids::random();
+    let store = Store::new(&config.store, seed, &metrics);
+    let node = config.node.id.clone();
+    let (server, admin_config) = (config.server.clone(), config.admin.clone());
+    let snapshot = Snapshot::new(config, hash, Arc::clone(&pools), &metrics);
+    let edge = Arc::new(Edge {
+        snapshot: ArcSwap::from_pointee(snapshot),
+        store,
+        connector: Arc::clone(&connector),
+        metrics,
+        access,
+        clock,
+        ids: RequestIds::new(),
+        draining: watch::Sender::new(false),
+    });
+    let readiness = Arc::new(Readiness::new());
+    readiness.config_loaded();
+    let connections = Arc::new(Connections::default());
+    let (closing, stopping) = (watch::Sender::new(false), watch::Sender::new(false));
+
+    let mut addresses = Vec::new();
+    let mut services = Vec::new();
+    for listener in &server.listeners {
+        let front = Front::new(Arc::clone(&edge), listener.clone(), Arc::clone(&connections))
+            .map_err(|error| StartError::Tls { address: listener.address.to_string(), error })?;
+        let (service, bound, fds) = bind(&listener.address, server.reuse_port, front)?;
+        addresses.push(bound);
+        services.push((service, fds));
+    }
+    let admin_listener = admin::bind(&admin_config.address)
+        .await
+        .map_err(|error| StartError::Listen { address: format!("admin {}", admin_config.address), error })?;
+    let admin = match admin_listener.address() {
+        Ok(ListenAddress::Tcp(address)) => Bound::Tcp(address),
+        Ok(ListenAddress::Unix(path)) => Bound::Unix(path),
+        Err(error) => return Err(StartError::Listen { address: admin_config.address.to_string(), error }),
+    };
+
+    let mut listeners = Vec::new();
+    for (mut service, fds) in services {
+        let shutdown = closing.subscribe();
+        listeners.push(tokio::spawn(async move { service.start_service(Some(fds), shutdown, 1).await }));
+    }
+    readiness.listeners_bound();
+    tokio::spawn(Arc::clone(&pools).run(connector, stopping.subscribe()));
+    tokio::spawn(first_round(pools, Arc::clone(&readiness), stopping.subscribe()));
+    let control = Arc::new(Control { edge: Arc::clone(&edge) });
+    let parts = admin::Parts {
+        metrics: Arc::new(edge.metrics.clone()),
+        purge: Arc::clone(&control) as Arc<dyn admin::Purge>,
+        upstreams: control,
+        readiness: Arc::clone(&readiness),
+        config: admin_config,
+        node,
+    };
+    tokio::spawn(admin::serve(admin_listener, parts, stopping.subscribe()));
+    Ok(Running { edge, readiness, connections, addresses, admin, closing, stopping, listeners })
+}
+
+/// Binds one listener and hands it to pingora, which takes descriptors it finds in its table.
+fn bind(
+    address: &ListenAddress,
+    reuse_port: bool,
+    front: Front,
+) -> Result<(Service<Front>, Bound, ListenFds), StartError> {
+    let failed = |error| StartError::Listen { address: address.to_string(), error };
+    let mut fds = Fds::new();
+    let label = address.to_string();
+    let (endpoint, bound) = match address {
+        ListenAddress::Tcp(address) => {
+            let socket = listen_tcp(*address, reuse_port).map_err(failed)?;
+            let bound = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(*address);
+            fds.add(label.clone(), socket.into_raw_fd());
+            (ListenerConfig::tcp(&label), Bound::Tcp(bound))
+        }
+        ListenAddress::Unix(path) => {
+            let socket = listen_unix(path).map_err(failed)?;
+            let name = path.display().to_string();
+            fds.add(name.clone(), socket.into_raw_fd());
+            (ListenerConfig::uds(name), Bound::Unix(path.clone()))
+        }
+    };
+    let mut service = Service::new(label, front);
+    // Heads and bodies have their own buffers: a second one below would only be a copy.
+    service.add_listener(endpoint.l4_buffer(L4BufferSettings::unbuffered()));
+    Ok((service, bound, Arc::new(parking_lot::Mutex::new(fds))))
+}
+
+fn listen_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` is IPv6 alone; who wants both names both.
+        socket.set_only_v6(true)?;
+    }
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A socket file that a dead process left is replaced; one that a living process answers on is not.
+fn listen_unix(path: &Path) -> io::Result<Socket> {
+    let address = socket2::SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Err(error) = socket.bind(&address) {
+        let alive = Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address).is_ok();
+        if error.kind() != io::ErrorKind::AddrInUse || alive {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Ready only after every peer has been looked at once.
+async fn first_round(pools: Arc<Pools>, readiness: Arc<Readiness>, mut stopping: watch::Receiver<bool>) {
+    let mut changes: Vec<_> = pools.iter().map(|pool| pool.changes()).collect();
+    while !pools.first_round_done() {
+        let any = futures::future::select_all(changes.iter_mut().map(|change| Box::pin(change.changed())));
+        tokio::select! {
+            _ = any => {}
+            _ = stopping.changed() => return,
+        }
+    }
+    readiness.first_health_round_done();
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}
+
+impl Running {
+    pub fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
+    /// What each listener is bound to, in the order of the configuration.
+    pub fn addresses(&self) -> &[Bound] {
+        &self.addresses
+    }
+
+    pub fn admin(&self) -> &Bound {
+        &self.admin
+    }
+
+    pub fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
+    }
+
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Leaves politely: unready, connections told to close, then the listeners closed, then whatever is left is given
+    /// until the deadline. Ends early when `now` does.
+    pub async fn drain(mut self, now: impl Future<Output = ()>) {
+        let drain = self.edge.snapshot.load().config.server.drain.clone();
+        self.readiness.set_draining(true);
+        self.edge.metrics.draining.set(1);
+        let polite = async {
+            // Load balancers look away during `delay`; who still comes is answered and told to close.
+            if !drain.delay.is_zero() {
+                tokio::time::sleep(drain.delay).await;
+            }
+            self.edge.draining.send_replace(true);
+            self.closing.send_replace(true);
+            for listener in self.listeners.drain(..) {
+                let _ = listener.await;
+            }
+            let _ = tokio::time::timeout(drain.deadline, self.connections.ended()).await;
+        };
+        tokio::select! {
+            () = polite => {}
+            () = now => {}
+        }
+        self.stop().await;
+    }
+
+    /// Stops at once.
+    pub async fn stop(self) {
+        self.edge.draining.send_replace(true);
+        self.closing.send_replace(true);
+        self.stopping.send_replace(true);
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+        for bound in &self.addresses {
+            if let Bound::Unix(path) = bound {
+                // Gone already is as good.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        let access = self.edge.access.clone();
+        let _ = tokio::task::spawn_blocking(move || access.close(LOG_FLUSH)).await;
+    }
+}
+
+/// What the control listener asks of the edge.
+struct Control {
+    edge: Arc<Edge>,
+}
+
+impl admin::Purge for Control {
+    fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
+        Box::pin(async move {
+            let edge = Arc::clone(&self.edge);
+            let targets = purge_targets(&edge, &request)?;
+            for target in &targets {
+                let kind = match target {
+                    PurgeTarget::Url(_) => "url",
+                    PurgeTarget::SurrogateKey(_) => "surrogate_key",
+                    PurgeTarget::All => "all",
+                };
+                edge.metrics.purges.with_label_values(&[kind]).inc();
+            }
+            let order = PurgeOrder { targets, soft: request.soft };
+            let now = edge.clock.now();
+            let purged = tokio::task::spawn_blocking(move || edge.store.purge(&order, now)).await;
+            let (position, matched, bytes) = match purged {
+                Ok(purged) => (purged.position, Some(purged.matched), Some(purged.bytes)),
+                // Counting broke off; the purge itself was applied before it.
+                Err(_) => (self.edge.store.position(), None, None),
+            };
+            Ok(PurgeReceipt {
+                id: position.to_string(),
+                matched,
+                bytes,
+                complete: true,
+                nodes: admin::PurgeNodes::alone(),
+            })
+        })
+    }
+}
+
+fn purge_targets(edge: &Edge, request: &PurgeRequest) -> Result<Vec<PurgeTarget>, PurgeRefusal> {
+    let snapshot = edge.snapshot.load();
+    let mut targets = Vec::new();
+    for (index, url) in request.urls.iter().enumerate() {
+        let written = match &url.query {
+            Some(query) => format!("{}?{query}", url.path),
+            None => url.path.clone(),
+        };
+        let target = Target::parse(&written).map_err(|error| PurgeRefusal::Url { index, reason: error.to_string() })?;
+        targets.extend(snapshot.stored_urls(edge, &url.host, url.port, &target).into_iter().map(PurgeTarget::Url));
+    }
+    let seed = edge.store.seed();
+    targets.extend(request.surrogate_keys.iter().map(|key| PurgeTarget::SurrogateKey(surrogate_hash(seed, key))));
+    if request.all {
+        targets.push(PurgeTarget::All);
+    }
+    Ok(targets)
+}
+
+impl admin::Upstreams for Control {
+    fn list(&self) -> Vec<UpstreamView> {
+        let snapshot = self.edge.snapshot.load();
+        snapshot
+            .pools
+            .iter()
+            .map(|pool| UpstreamView {
+                name: pool.config().name.clone(),
+                usable: pool.usable(),
+                peers: pool.peers().iter().map(|peer| peer_view(peer)).collect(),
+            })
+            .collect()
+    }
+
+    fn set_state(&self, upstream: &str, peer: &str, command: PeerCommand) -> Result<(), SetStateError> {
+        let snapshot = self.edge.snapshot.load();
+        let pool = snapshot.pools.get(upstream).ok_or_else(|| SetStateError::NoUpstream(upstream.to_owned()))?;
+        let found = pool
+            .peer(peer)
+            .ok_or_else(|| SetStateError::NoPeer { upstream: upstream.to_owned(), peer: peer.to_owned() })?;
+        found.set_admin_state(match command {
+            PeerCommand::Drain => upstream::Admin::Drain,
+            PeerCommand::Ready => upstream::Admin::Ready,
+            PeerCommand::Down => upstream::Admin::Down,
+        });
+        Ok(())
+    }
+}
+
+fn peer_view(peer: &upstream::Peer) -> admin::PeerView {
+    admin::PeerView {
+        id: peer.id().to_string(),
+        address: peer.address().to_owned(),
+        state: match peer.state() {
+            upstream::PeerState::Up => admin::PeerState::Up,
+            upstream::PeerState::Down => admin::PeerState::Down,
+            upstream::PeerState::Draining => admin::PeerState::Draining,
+            upstream::PeerState::Unknown => admin::PeerState::Unknown,
+        },
+        weight: peer.weight(),
+        backup: peer.backup(),
+        active: peer.active() as u64,
+    }
+}

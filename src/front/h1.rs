@@ -1,0 +1,493 @@
+//! The HTTP/1.1 loop of a connection: one head, one exchange, again, in order.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use pingora_core::protocols::Stream;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::watch,
+};
+
+use super::{Limits, tunnel};
+use crate::{
+    proxy::{
+        Edge,
+        downstream::{ClientGone, Length, OutgoingHead, RequestBody, RequestBodyError, ResponseSink},
+        exchange::{self, Ended},
+        receive::Connection,
+        synth::Refusal,
+        websocket::{Opened, Socket},
+    },
+    wire::{
+        self, BodyError, BodyReader, BodyWriter, Framing, HeadLimits, HeadReader, RequestHead, Step, Version,
+        io::IoError,
+    },
+};
+
+/// What an HTTP/2 client says first (RFC 9113 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A body that nobody wanted is read up to here to keep the connection; a larger one costs it.
+const DISCARD_MAX: u64 = 256 * 1024;
+/// How long and how much is read after the last answer, so that the client sees it before the connection resets.
+const LINGER_FOR: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pieces that are gathered before they are written: one vectored write.
+const GATHER_PIECES_MAX: usize = 64;
+/// Bytes that are gathered before they are written.
+const GATHER_BYTES_MAX: usize = 256 * 1024;
+
+/// How the loop ended.
+pub enum Left {
+    Closed,
+    /// The client speaks HTTP/2 without having been asked: these are its first bytes.
+    Http2(Stream, BytesMut),
+}
+
+/// What comes after waiting for a head.
+enum Next {
+    Head(Box<RequestHead>),
+    Http2,
+    Refused(Refusal),
+    Closed,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Stream) -> Left {
+    let mut input = BytesMut::new();
+    let mut draining = edge.draining.subscribe();
+    let mut is_first = true;
+    loop {
+        let snapshot = edge.snapshot.load();
+        let limits = snapshot.config.server.limits.clone();
+        drop(snapshot);
+        match next_head(&mut io, &mut input, &limits, is_first, &mut draining).await {
+            Next::Head(head) => {
+                let kept = serve_one(edge, connection, &mut io, &mut input, &limits, *head).await;
+                match kept {
+                    Kept::Open => {}
+                    Kept::Linger => {
+                        linger(&mut io).await;
+                        return Left::Closed;
+                    }
+                    Kept::Cut => return Left::Closed,
+                    Kept::Switched(socket, opened) => {
+                        switch(edge, connection, io, input.freeze(), *socket, *opened);
+                        return Left::Closed;
+                    }
+                }
+            }
+            Next::Http2 => return Left::Http2(io, input),
+            Next::Refused(refusal) => {
+                let mut sink = Sink::new(Out::Whole(&mut io), Version::Http11, false, limits.body_timeout);
+                exchange::refuse(edge, connection, &refusal, &mut sink).await;
+                linger(&mut io).await;
+                return Left::Closed;
+            }
+            Next::Closed => return Left::Closed,
+        }
+        is_first = false;
+    }
+}
+
+/// The socket lives in a small task of its own; the big one of this connection ends.
+fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Bytes, socket: Socket, opened: Opened) {
+    let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
+    tokio::spawn(async move {
+        let carried = tunnel::carry(io, early, socket).await;
+        opened.closed(&edge, &connection, carried.close.into(), carried.from_client, carried.to_client);
+    });
+}
+
+/// Waits for the next head: idle time to its first byte, then one deadline to its last.
+async fn next_head(
+    io: &mut Stream,
+    input: &mut BytesMut,
+    limits: &Limits,
+    is_first: bool,
+    draining: &mut watch::Receiver<bool>,
+) -> Next {
+    let mut reader = HeadReader::new(HeadLimits {
+        header_bytes: limits.header_bytes,
+        header_count: limits.header_count,
+        target_bytes: limits.target_bytes,
+        underscore_headers: limits.underscore_headers,
+    });
+    let mut begun: Option<Instant> = (!input.is_empty()).then(Instant::now);
+    loop {
+        let may_be_http2 =
+            is_first && !input.is_empty() && PREFACE.starts_with(&input[..input.len().min(PREFACE.len())]);
+        if may_be_http2 && input.len() >= PREFACE.len() {
+            return Next::Http2;
+        }
+        if !may_be_http2 {
+            match reader.request(input) {
+                Ok(Some(head)) => return Next::Head(Box::new(head)),
+                Ok(None) => {}
+                Err(bad) => return Next::Refused(Refusal::BadRequest(bad)),
+            }
+        }
+        let read = match begun {
+            Some(begun) => {
+                let left = limits.header_timeout.saturating_sub(begun.elapsed());
+                wire::io::read_some(io, input, 0, left).await
+            }
+            None => {
+                // An idle connection ends with its edge, unless it has just been made: that one may ask once.
+                if !is_first && *draining.borrow() {
+                    return Next::Closed;
+                }
+                let within = if is_first { limits.header_timeout } else { limits.idle_timeout };
+                tokio::select! {
+                    biased;
+                    read = wire::io::read_some(io, input, 0, within) => read,
+                    changed = draining.changed(), if !is_first => {
+                        if changed.is_err() || *draining.borrow() {
+                            return Next::Closed;
+                        }
+                        continue;
+                    }
+                }
+            }
+        };
+        match read {
+            Ok(0) if input.is_empty() => return Next::Closed,
+            // Half a head is no request, and its sender waits for no answer.
+            Ok(0) | Err(IoError::Io(_)) => return Next::Closed,
+            Ok(_) => {
+                begun.get_or_insert_with(Instant::now);
+            }
+            Err(IoError::Timeout(_)) if begun.is_some() => return Next::Refused(Refusal::HeadTimeout),
+            Err(IoError::Timeout(_)) => return Next::Closed,
+        }
+    }
+}
+
+/// What may be done with the connection after an exchange.
+enum Kept {
+    Open,
+    /// It ends; the client may still be sending.
+    Linger,
+    /// It ends at once, so that the client sees that its answer is cut off.
+    Cut,
+    Switched(Box<Socket>, Box<Opened>),
+}
+
+async fn serve_one(
+    edge: &Arc<Edge>,
+    connection: &Arc<Connection>,
+    io: &mut Stream,
+    input: &mut BytesMut,
+    limits: &Limits,
+    head: RequestHead,
+) -> Kept {
+    let (version, keep_alive) = (head.version, head.keep_alive);
+    let within = limits.body_timeout;
+    if head.framing == Framing::None {
+        let mut sink = Sink::new(Out::Whole(io), version, keep_alive, within);
+        let ended = exchange::run(edge, connection, head, &mut Body::none(), &mut sink).await;
+        if let Ended::Switched(socket, opened) = ended {
+            return Kept::Switched(socket, opened);
+        }
+        return sink.kept();
+    }
+    let framing = head.framing;
+    let (read, write) = tokio::io::split(io);
+    let mut body = Body {
+        io: Some(read),
+        input: Some(input),
+        reader: BodyReader::new(framing, Some(limits.body_bytes)),
+        length: if let Framing::Length(length) = framing { Some(length) } else { None },
+        limit: u64::MAX,
+        within,
+        failed: None,
+    };
+    let mut sink = Sink::new(Out::Half(write), version, keep_alive, within);
+    exchange::run(edge, connection, head, &mut body, &mut sink).await;
+    match sink.kept() {
+        Kept::Open if body.discard().await => Kept::Open,
+        Kept::Open => Kept::Linger,
+        kept => kept,
+    }
+}
+
+/// Ends our side and takes what the client still sends, for a while: a reset would take our answer with it
+/// (RFC 9112 9.6).
+async fn linger(io: &mut Stream) {
+    let patience = async {
+        if io.shutdown().await.is_err() {
+            return;
+        }
+        let mut sink = BytesMut::new();
+        let mut taken = 0;
+        while taken < LINGER_BYTES_MAX {
+            sink.clear();
+            match wire::io::read_some(io, &mut sink, wire::io::READ_BODY, LINGER_FOR).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => taken += read,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_FOR, patience).await;
+}
+
+/// The body of an HTTP/1.1 request.
+struct Body<'a> {
+    io: Option<ReadHalf<&'a mut Stream>>,
+    input: Option<&'a mut BytesMut>,
+    reader: BodyReader,
+    length: Option<u64>,
+    limit: u64,
+    within: Duration,
+    failed: Option<RequestBodyError>,
+}
+
+impl Body<'_> {
+    fn none() -> Self {
+        Self {
+            io: None,
+            input: None,
+            reader: BodyReader::new(Framing::None, None),
+            length: None,
+            limit: u64::MAX,
+            within: Duration::ZERO,
+            failed: None,
+        }
+    }
+
+    /// Reads what is left, if it is little; true when the next head may follow.
+    async fn discard(&mut self) -> bool {
+        let until = self.reader.received() + DISCARD_MAX;
+        loop {
+            match self.next().await {
+                Ok(None) => return true,
+                Ok(Some(_)) if self.reader.received() <= until => {}
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, RequestBodyError> {
+        let (Some(io), Some(input)) = (&mut self.io, &mut self.input) else { return Ok(None) };
+        loop {
+            match self.reader.read(input) {
+                Ok(Step::Data(_)) if self.reader.received() > self.limit => return Err(RequestBodyError::TooLarge),
+                Ok(Step::Data(piece)) => return Ok(Some(piece)),
+                Ok(Step::End) => return Ok(None),
+                Ok(Step::More) => {}
+                Err(BodyError::TooLarge) => return Err(RequestBodyError::TooLarge),
+                Err(_) => return Err(RequestBodyError::Malformed),
+            }
+            match wire::io::read_some(io, input, wire::io::READ_BODY, self.within).await {
+                Ok(0) | Err(IoError::Io(_)) => return Err(RequestBodyError::Gone),
+                Ok(_) => {}
+                Err(IoError::Timeout(_)) => return Err(RequestBodyError::Timeout),
+            }
+        }
+    }
+}
+
+impl RequestBody for Body<'_> {
+    fn is_empty(&self) -> bool {
+        self.io.is_none() || self.length == Some(0)
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn limit(&mut self, bytes: u64) {
+        self.limit = bytes;
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, RequestBodyError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let read = self.read().await;
+        self.failed = read.as_ref().err().copied();
+        read
+    }
+
+    fn received(&self) -> u64 {
+        self.reader.received()
+    }
+}
+
+/// The writing side of a connection, whole or split off for an upload.
+enum Out<'a> {
+    Whole(&'a mut Stream),
+    Half(WriteHalf<&'a mut Stream>),
+}
+
+impl AsyncWrite for Out<'_> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        match self.get_mut() {
+            Self::Whole(io) => Pin::new(io).poll_write(context, data),
+            Self::Half(io) => Pin::new(io).poll_write(context, data),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        match self.get_mut() {
+            Self::Whole(io) => Pin::new(io).poll_write_vectored(context, slices),
+            Self::Half(io) => Pin::new(io).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Whole(io) => Pin::new(io).poll_flush(context),
+            Self::Half(io) => Pin::new(io).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Whole(io) => Pin::new(io).poll_shutdown(context),
+            Self::Half(io) => Pin::new(io).poll_shutdown(context),
+        }
+    }
+}
+
+/// Where an HTTP/1.1 answer goes.
+struct Sink<'a> {
+    io: Out<'a>,
+    version: Version,
+    keep_alive: bool,
+    within: Duration,
+    out: Vec<Bytes>,
+    waiting: usize,
+    writer: Option<BodyWriter>,
+    state: Progress,
+    sent: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Nothing,
+    Begun,
+    Ended,
+    Failed,
+}
+
+impl<'a> Sink<'a> {
+    fn new(io: Out<'a>, version: Version, keep_alive: bool, within: Duration) -> Self {
+        Self {
+            io,
+            version,
+            keep_alive,
+            within,
+            out: Vec::new(),
+            waiting: 0,
+            writer: None,
+            state: Progress::Nothing,
+            sent: 0,
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        match self.state {
+            Progress::Ended if self.keep_alive => Kept::Open,
+            Progress::Ended => Kept::Linger,
+            Progress::Nothing | Progress::Begun | Progress::Failed => Kept::Cut,
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), ClientGone> {
+        self.waiting = 0;
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        match wire::io::write_all(&mut self.io, &mut self.out, self.within).await {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                self.state = Progress::Failed;
+                Err(ClientGone)
+            }
+        }
+    }
+}
+
+impl ResponseSink for Sink<'_> {
+    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientGone> {
+        // HTTP/1.0 knows no interim responses (RFC 9110 15.2).
+        if self.version == Version::Http10 || self.state != Progress::Nothing {
+            return Ok(());
+        }
+        let mut head = BytesMut::new();
+        wire::write_response_head(&mut head, self.version, status, fields, Framing::None, None, true);
+        self.out.push(head.freeze());
+        self.write().await
+    }
+
+    async fn head(&mut self, head: &OutgoingHead) -> Result<(), ClientGone> {
+        let (framing, announced) = match head.length {
+            Length::None { announced } => (Framing::None, announced),
+            Length::Known(length) => (Framing::Length(length), None),
+            Length::Unknown => (Framing::Chunked.for_client(self.version), None),
+        };
+        self.keep_alive &= !head.close && framing != Framing::UntilClose;
+        let mut bytes = BytesMut::with_capacity(1024);
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let keep_alive = self.keep_alive || switching;
+        wire::write_response_head(&mut bytes, self.version, head.status, &head.fields, framing, announced, keep_alive);
+        self.out.push(bytes.freeze());
+        self.writer = Some(BodyWriter::new(framing));
+        self.state = Progress::Begun;
+        Ok(())
+    }
+
+    async fn body(&mut self, piece: Bytes) -> Result<(), ClientGone> {
+        let Some(writer) = &mut self.writer else { return Err(ClientGone) };
+        let length = piece.len();
+        if writer.data(piece, &mut self.out).is_err() {
+            // More than was announced: what follows could be taken for another answer.
+            self.state = Progress::Failed;
+            return Err(ClientGone);
+        }
+        self.sent += length as u64;
+        self.waiting += length;
+        if self.waiting >= GATHER_BYTES_MAX || self.out.len() >= GATHER_PIECES_MAX {
+            return self.write().await;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ClientGone> {
+        self.write().await
+    }
+
+    async fn end(&mut self) -> Result<(), ClientGone> {
+        let Some(writer) = &mut self.writer else { return Err(ClientGone) };
+        if writer.end(&mut self.out).is_err() {
+            self.state = Progress::Failed;
+            return Err(ClientGone);
+        }
+        self.write().await?;
+        self.state = Progress::Ended;
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.state = Progress::Failed;
+    }
+
+    fn started(&self) -> bool {
+        self.state != Progress::Nothing
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+}

@@ -1,0 +1,418 @@
+//! HTTP/2 on a connection (RFC 9113): one task per stream, one exchange each.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{
+    Reason, RecvStream, SendStream,
+    server::{Builder, SendResponse},
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use pingora_core::protocols::Stream;
+use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Http2, Limits, UnderscoreHeaders};
+use crate::{
+    proxy::{
+        Edge,
+        downstream::{ClientGone, Length, OutgoingHead, RequestBody, RequestBodyError, ResponseSink},
+        exchange,
+        receive::Connection,
+        synth::Refusal,
+    },
+    wire::{Authority, BadRequest, Framing, RawTarget, RequestHead, Version},
+};
+
+/// What a stream may receive before the exchange takes it; as much again waits in the connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams that the client reset before they were served: rapid reset (CVE-2023-44487) ends here.
+const PENDING_RESETS_MAX: usize = 20;
+/// What one stream may have queued for the connection.
+const SEND_BUFFER_MAX: usize = 256 * 1024;
+
+/// Serves a connection until it ends. `prefix` is what was read of it already.
+pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, prefix: BytesMut, http2: &Http2) {
+    let limits = edge.snapshot.load().config.server.limits.clone();
+    let handshake = Builder::new()
+        .max_concurrent_streams(http2.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_send_buffer_size(SEND_BUFFER_MAX)
+        .handshake::<_, Bytes>(Prefixed { prefix, io });
+    let Ok(Ok(mut server)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
+    let mut draining = edge.draining.subscribe();
+    let mut leaving = false;
+    let mut quiet_since: Option<Instant> = None;
+    loop {
+        if !leaving && *draining.borrow_and_update() {
+            leaving = true;
+            server.graceful_shutdown();
+        }
+        let idle = idle_left(server.has_streams(), &mut quiet_since, http2.idle);
+        tokio::select! {
+            accepted = server.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    quiet_since = None;
+                    let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
+                    let limits = limits.clone();
+                    tokio::spawn(async move { serve_stream(&edge, &connection, request, respond, &limits).await });
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "HTTP/2 connection ended");
+                    return;
+                }
+                None => return,
+            },
+            _ = draining.changed(), if !leaving => {}
+            () = tokio::time::sleep(idle) => {
+                if !server.has_streams() && quiet_since.is_some_and(|since| since.elapsed() >= http2.idle) {
+                    if leaving {
+                        return;
+                    }
+                    leaving = true;
+                    server.graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// How long until a connection without streams has been so for `idle`.
+fn idle_left(has_streams: bool, quiet_since: &mut Option<Instant>, idle: Duration) -> Duration {
+    if has_streams {
+        *quiet_since = None;
+        return idle;
+    }
+    let since = *quiet_since.get_or_insert_with(Instant::now);
+    idle.saturating_sub(since.elapsed()).max(Duration::from_millis(10))
+}
+
+async fn serve_stream(
+    edge: &Arc<Edge>,
+    connection: &Connection,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    limits: &Limits,
+) {
+    let (parts, stream) = request.into_parts();
+    let is_empty = stream.is_end_stream();
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut sink = Sink {
+        respond,
+        stream: None,
+        pending: None,
+        within: limits.body_timeout,
+        started: false,
+        failed: false,
+        sent: 0,
+    };
+    let mut body = Body {
+        stream,
+        is_empty,
+        length: if is_empty { Some(0) } else { length },
+        limit: limits.body_bytes,
+        received: 0,
+        within: limits.body_timeout,
+    };
+    match head_of(parts, is_empty, body.length, limits) {
+        Ok(head) => {
+            exchange::run(edge, connection, head, &mut body, &mut sink).await;
+        }
+        Err(bad) => exchange::refuse(edge, connection, &Refusal::BadRequest(bad), &mut sink).await,
+    }
+    sink.close(body.is_empty || body.stream.is_end_stream());
+}
+
+/// The head as every other part of the edge knows it.
+fn head_of(
+    parts: http::request::Parts,
+    is_empty: bool,
+    length: Option<u64>,
+    limits: &Limits,
+) -> Result<RequestHead, BadRequest> {
+    let mut fields = parts.headers;
+    if fields.len() > limits.header_count {
+        return Err(BadRequest::TooManyFields);
+    }
+    let mut hosts = fields.get_all(header::HOST).iter();
+    let host = hosts.next().map(|host| host.to_str().ok().and_then(|host| Authority::parse(host).ok()));
+    if hosts.next().is_some() {
+        return Err(BadRequest::Host);
+    }
+    let named = parts.uri.authority().map(|authority| Authority::parse(authority.as_str()).ok());
+    // `:authority` and `Host`, where both are there, must agree (RFC 9113 8.3.1).
+    let authority = match (named, host) {
+        (Some(named), Some(host)) if named != host => return Err(BadRequest::Host),
+        (Some(Some(authority)), _) | (None, Some(Some(authority))) => authority,
+        _ => return Err(BadRequest::Host),
+    };
+    let target = match parts.uri.path_and_query() {
+        _ if parts.method == Method::CONNECT => RawTarget::Authority,
+        Some(target) if target.as_str() == "*" => RawTarget::Asterisk,
+        Some(target) if target.as_str().len() > limits.target_bytes => return Err(BadRequest::TargetTooLong),
+        Some(target) => RawTarget::Origin(target.as_str().into()),
+        None => return Err(BadRequest::Target),
+    };
+    fields.remove(header::HOST);
+    fields.remove(header::CONTENT_LENGTH);
+    underscores(&mut fields, limits.underscore_headers)?;
+    let expect_continue = fields.get(header::EXPECT).is_some_and(|expect| expect == "100-continue");
+    Ok(RequestHead {
+        method: parts.method,
+        target,
+        version: Version::Http2,
+        authority: Some(authority),
+        fields,
+        framing: match (is_empty, length) {
+            (true, _) => Framing::None,
+            (false, Some(length)) => Framing::Length(length),
+            (false, None) => Framing::Chunked,
+        },
+        keep_alive: true,
+        expect_continue,
+    })
+}
+
+fn underscores(fields: &mut HeaderMap, rule: UnderscoreHeaders) -> Result<(), BadRequest> {
+    if rule == UnderscoreHeaders::Pass {
+        return Ok(());
+    }
+    let named: Vec<_> = fields.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    match rule {
+        UnderscoreHeaders::Reject if !named.is_empty() => Err(BadRequest::UnderscoreField),
+        _ => {
+            named.iter().for_each(|name| drop(fields.remove(name)));
+            Ok(())
+        }
+    }
+}
+
+/// The body of a stream. Trailers are not asked for.
+struct Body {
+    stream: RecvStream,
+    is_empty: bool,
+    length: Option<u64>,
+    limit: u64,
+    received: u64,
+    within: Duration,
+}
+
+impl RequestBody for Body {
+    fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn limit(&mut self, bytes: u64) {
+        self.limit = self.limit.min(bytes);
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, RequestBodyError> {
+        let piece = match fast_timeout(self.within, self.stream.data()).await {
+            Err(_) => return Err(RequestBodyError::Timeout),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(_))) => return Err(RequestBodyError::Gone),
+            Ok(Some(Ok(piece))) => piece,
+        };
+        self.received += piece.len() as u64;
+        if self.received > self.limit {
+            return Err(RequestBodyError::TooLarge);
+        }
+        // The window opens as the exchange takes: backpressure. A stream that is over does not mind.
+        let _ = self.stream.flow_control().release_capacity(piece.len());
+        Ok(Some(piece))
+    }
+
+    fn received(&self) -> u64 {
+        self.received
+    }
+}
+
+/// Where the answer of a stream goes. One piece is held back, so that the last can carry END_STREAM.
+struct Sink {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+    pending: Option<Bytes>,
+    within: Duration,
+    started: bool,
+    failed: bool,
+    sent: u64,
+}
+
+impl Sink {
+    async fn send(&mut self, mut piece: Bytes, is_last: bool) -> Result<(), ClientGone> {
+        let within = self.within;
+        let Some(stream) = &mut self.stream else { return Err(ClientGone) };
+        while !piece.is_empty() {
+            stream.reserve_capacity(piece.len().min(SEND_BUFFER_MAX));
+            let room = match fast_timeout(within, poll_fn(|context| stream.poll_capacity(context))).await {
+                Ok(Some(Ok(room))) => room.min(piece.len()),
+                _ => return Err(self.gone()),
+            };
+            let now = piece.split_to(room);
+            let end = is_last && piece.is_empty();
+            if stream.send_data(now, end).is_err() {
+                return Err(self.gone());
+            }
+            if end {
+                return Ok(());
+            }
+        }
+        if is_last && stream.send_data(Bytes::new(), true).is_err() {
+            return Err(self.gone());
+        }
+        Ok(())
+    }
+
+    fn gone(&mut self) -> ClientGone {
+        self.failed = true;
+        ClientGone
+    }
+
+    /// The stream is over for us: what is unfinished is reset, and a body that nobody read is refused politely.
+    fn close(&mut self, body_read: bool) {
+        if self.failed {
+            self.reset(Reason::INTERNAL_ERROR);
+        } else if !body_read {
+            self.reset(Reason::NO_ERROR);
+        }
+    }
+
+    fn reset(&mut self, reason: Reason) {
+        match &mut self.stream {
+            Some(stream) => stream.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+}
+
+impl ResponseSink for Sink {
+    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientGone> {
+        if self.started {
+            return Ok(());
+        }
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields.clone();
+        self.respond.send_informational(response).map_err(|_| ClientGone)
+    }
+
+    async fn head(&mut self, head: &OutgoingHead) -> Result<(), ClientGone> {
+        self.started = true;
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.fields.clone();
+        let announced = match head.length {
+            Length::None { announced } => announced,
+            Length::Known(length) => Some(length),
+            Length::Unknown => None,
+        };
+        if let Some(length) = announced {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        let is_whole = matches!(head.length, Length::None { .. } | Length::Known(0));
+        match self.respond.send_response(response, is_whole) {
+            Ok(stream) => {
+                self.stream = (!is_whole).then_some(stream);
+                Ok(())
+            }
+            Err(_) => Err(self.gone()),
+        }
+    }
+
+    async fn body(&mut self, piece: Bytes) -> Result<(), ClientGone> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.sent += piece.len() as u64;
+        match self.pending.replace(piece) {
+            Some(earlier) => self.send(earlier, false).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), ClientGone> {
+        match self.pending.take() {
+            Some(piece) => self.send(piece, false).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), ClientGone> {
+        if self.stream.is_none() {
+            return Ok(());
+        }
+        let last = self.pending.take().unwrap_or_default();
+        self.send(last, true).await
+    }
+
+    fn abort(&mut self) {
+        self.failed = true;
+    }
+
+    fn started(&self) -> bool {
+        self.started
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+/// A connection of which some bytes have been read.
+struct Prefixed {
+    prefix: BytesMut,
+    io: Stream,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.io).poll_read(context, buf);
+        }
+        let take = self.prefix.len().min(buf.remaining());
+        buf.put_slice(&self.prefix[..take]);
+        self.prefix.advance(take);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

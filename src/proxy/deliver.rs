@@ -1,0 +1,360 @@
+//! Step 5: the answer, from whatever there is: a stored response, one that is coming, an origin's, or our own.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT_RANGES, AGE, CONTENT_RANGE, CONTENT_TYPE},
+};
+use tokio::io::AsyncRead;
+
+use super::{
+    downstream::{ClientGone, Length, OutgoingHead, ResponseSink},
+    exchange::Exchange,
+    fetch::{OriginBody, OriginResponse},
+    fields::{self, CACHE_STATUS},
+    refill::Filling,
+    synth::{Refusal, Synthetic, refuse},
+};
+use crate::{
+    cache::{self, CacheStatus, Meta, Precondition, RequestView, Selection},
+    store::{Body, Stored},
+    telemetry::CacheResult,
+};
+
+/// Between the parts of a `multipart/byteranges` body; random enough not to occur in one.
+const BOUNDARY: &str = "eduham-edge-3d6b6a416f9b5";
+
+/// How a stored response came to be the answer.
+pub struct How {
+    pub result: CacheResult,
+    pub status: CacheStatus<'static>,
+}
+
+impl Exchange<'_> {
+    /// Answers with a stored response; false when its body is gone, and nothing has been sent.
+    pub async fn deliver_stored<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        stored: &Arc<Stored>,
+        how: How,
+    ) -> Result<bool, ClientGone> {
+        let now = self.edge.clock.now();
+        let meta = &stored.meta;
+        let body = match &stored.body {
+            Body::Inline(bytes) => vec![bytes.clone()],
+            Body::Parts { .. } => match self.edge.store.body(stored) {
+                Some(pieces) => pieces,
+                None => return Ok(false),
+            },
+        };
+        let length = stored.body.length();
+        self.note_cache(how, Some((meta, now)));
+        if self.deliver_precondition(sink, meta, now).await? {
+            return Ok(true);
+        }
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        let selection = cache::select(&view, meta, length);
+        let mut outgoing = self.reusing(meta, now);
+        let is_head = self.request.method == Method::HEAD;
+        match selection {
+            Selection::Whole => {
+                let empty = is_head || without_body(meta.status);
+                let length = if empty {
+                    Length::None { announced: (!without_body(meta.status)).then_some(length) }
+                } else {
+                    Length::Known(length)
+                };
+                self.send_head(sink, OutgoingHead { status: meta.status, fields: outgoing, length, close: false })
+                    .await?;
+                if !empty {
+                    for piece in body {
+                        sink.body(piece).await?;
+                    }
+                }
+            }
+            Selection::Single(range) => {
+                outgoing.insert(CONTENT_RANGE, cache::content_range(&range, length));
+                let known = Length::Known(range.end - range.start);
+                let head =
+                    OutgoingHead { status: StatusCode::PARTIAL_CONTENT, fields: outgoing, length: known, close: false };
+                self.send_head(sink, head).await?;
+                for piece in cut(&body, range.start, range.end) {
+                    sink.body(piece).await?;
+                }
+            }
+            Selection::Many(ranges) => {
+                let content_type = outgoing.insert(CONTENT_TYPE, cache::multipart_content_type(BOUNDARY));
+                let mut pieces = Vec::new();
+                for range in &ranges {
+                    pieces.push(cache::part_head(BOUNDARY, content_type.as_ref(), range, length).into());
+                    pieces.extend(cut(&body, range.start, range.end));
+                }
+                pieces.push(Bytes::from(cache::multipart_end(BOUNDARY)));
+                let total = pieces.iter().map(|piece| piece.len() as u64).sum();
+                let head = OutgoingHead {
+                    status: StatusCode::PARTIAL_CONTENT,
+                    fields: outgoing,
+                    length: Length::Known(total),
+                    close: false,
+                };
+                self.send_head(sink, head).await?;
+                for piece in pieces {
+                    sink.body(piece).await?;
+                }
+            }
+            Selection::Unsatisfiable => {
+                outgoing.insert(CONTENT_RANGE, cache::unsatisfied_range(length));
+                outgoing.remove(CONTENT_TYPE);
+                let head = OutgoingHead {
+                    status: StatusCode::RANGE_NOT_SATISFIABLE,
+                    fields: outgoing,
+                    length: Length::Known(0),
+                    close: false,
+                };
+                self.send_head(sink, head).await?;
+            }
+        }
+        sink.end().await?;
+        Ok(true)
+    }
+
+    /// Answers from a fill while it runs.
+    pub async fn deliver_filling<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        filling: Filling,
+        how: How,
+    ) -> Result<(), ClientGone> {
+        let now = self.edge.clock.now();
+        let meta = &filling.coming.meta;
+        self.note_cache(how, Some((meta, now)));
+        if self.deliver_precondition(sink, meta, now).await? {
+            return Ok(());
+        }
+        let is_head = self.request.method == Method::HEAD;
+        let length = match filling.coming.length {
+            announced if is_head || without_body(meta.status) => Length::None { announced },
+            Some(length) => Length::Known(length),
+            None => Length::Unknown,
+        };
+        let head = OutgoingHead { status: meta.status, fields: self.reusing(meta, now), length, close: false };
+        self.send_head(sink, head).await?;
+        let mut reader = filling.reader;
+        if !matches!(length, Length::None { .. }) {
+            loop {
+                let pieces = match reader.ready() {
+                    Some(ready) => ready,
+                    None => {
+                        sink.flush().await?;
+                        reader.next().await
+                    }
+                };
+                match pieces {
+                    Ok(pieces) if pieces.is_empty() => break,
+                    Ok(pieces) => {
+                        for piece in pieces {
+                            sink.body(piece).await?;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
+                        self.trace.error = Some("body-broken");
+                        sink.abort();
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        sink.end().await
+    }
+
+    /// Answers with what an origin sent, to this client alone. The body is given back, read to its end if all went
+    /// well.
+    pub async fn deliver_origin<R: AsyncRead + Unpin + Send, S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        response: OriginResponse<R>,
+        how: Option<How>,
+    ) -> Result<OriginBody<R>, ClientGone> {
+        let mut outgoing = response.fields;
+        self.note_origin(&response.seen, &outgoing);
+        fields::strip_for_client(&mut outgoing);
+        if let Some(how) = how {
+            self.note_cache(how, None);
+        }
+        self.sign(&mut outgoing);
+        let status = response.status;
+        let length = if self.request.method == Method::HEAD || without_body(status) {
+            Length::None { announced: response.length }
+        } else {
+            response.length.map_or(Length::Unknown, Length::Known)
+        };
+        self.send_head(sink, OutgoingHead { status, fields: outgoing, length, close: false }).await?;
+        let mut body = response.body;
+        loop {
+            let pieces = match body.ready() {
+                Some(ready) => ready,
+                None => {
+                    sink.flush().await?;
+                    body.next().await
+                }
+            };
+            match pieces {
+                Ok(pieces) if pieces.is_empty() => break,
+                Ok(pieces) => {
+                    for piece in pieces {
+                        sink.body(piece).await?;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
+                    self.trace.error = Some("body-broken");
+                    sink.abort();
+                    return Ok(body);
+                }
+            }
+        }
+        sink.end().await?;
+        Ok(body)
+    }
+
+    /// Answers with an error of ours.
+    pub async fn deliver_refusal<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        refusal: &Refusal,
+    ) -> Result<(), ClientGone> {
+        self.trace.error = Some(refusal.reason());
+        let synthetic = refuse(refusal, &self.request.fields, &self.request.id);
+        let close = !refusal.keeps_connection();
+        self.deliver_synthetic(sink, synthetic, close).await
+    }
+
+    /// Answers with something of ours.
+    pub async fn deliver_synthetic<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        synthetic: Synthetic,
+        close: bool,
+    ) -> Result<(), ClientGone> {
+        let mut outgoing = synthetic.fields;
+        if !outgoing.contains_key(http::header::DATE)
+            && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(self.edge.clock.now()))
+        {
+            outgoing.insert(http::header::DATE, date);
+        }
+        self.sign(&mut outgoing);
+        let length = synthetic.body.len() as u64;
+        let length = if self.request.method == Method::HEAD || without_body(synthetic.status) {
+            Length::None { announced: (!without_body(synthetic.status)).then_some(length) }
+        } else {
+            Length::Known(length)
+        };
+        self.send_head(sink, OutgoingHead { status: synthetic.status, fields: outgoing, length, close }).await?;
+        if matches!(length, Length::Known(_)) {
+            sink.body(synthetic.body).await?;
+        }
+        sink.end().await
+    }
+
+    /// Evaluates the client's preconditions; true when they have been the answer (RFC 9110 13.2).
+    async fn deliver_precondition<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        meta: &Meta,
+        now: SystemTime,
+    ) -> Result<bool, ClientGone> {
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        match cache::evaluate(&view, meta) {
+            Precondition::Proceed => Ok(false),
+            Precondition::NotModified => {
+                let mut outgoing = cache::not_modified_fields(meta);
+                fields::strip_for_client(&mut outgoing);
+                outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
+                self.sign(&mut outgoing);
+                let head = OutgoingHead {
+                    status: StatusCode::NOT_MODIFIED,
+                    fields: outgoing,
+                    length: Length::None { announced: None },
+                    close: false,
+                };
+                self.send_head(sink, head).await?;
+                sink.end().await?;
+                Ok(true)
+            }
+            Precondition::Failed => {
+                self.deliver_refusal(sink, &Refusal::PreconditionFailed).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The fields of an answer made from a stored head.
+    fn reusing(&self, meta: &Meta, now: SystemTime) -> HeaderMap {
+        let mut outgoing = meta.fields.clone();
+        fields::strip_for_client(&mut outgoing);
+        outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
+        if meta.status == StatusCode::OK && !outgoing.contains_key(ACCEPT_RANGES) {
+            outgoing.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        self.sign(&mut outgoing);
+        outgoing
+    }
+
+    /// `Cache-Status`, `Via`, `X-Request-Id`.
+    fn sign(&self, outgoing: &mut HeaderMap) {
+        if let Some(status) = &self.trace.cache_status {
+            fields::append(outgoing, CACHE_STATUS, &status.to_string());
+        }
+        fields::sign_answer(outgoing, &self.request.id);
+    }
+
+    async fn send_head<S: ResponseSink>(&mut self, sink: &mut S, mut head: OutgoingHead) -> Result<(), ClientGone> {
+        head.close |= self.edge.is_draining();
+        self.trace.status = head.status.as_u16();
+        self.trace.first_byte = Some(self.request.started.elapsed());
+        self.note_head(&head.fields);
+        sink.head(&head).await
+    }
+}
+
+/// Statuses whose responses never have a body (RFC 9110 6.4.1).
+fn without_body(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+/// The bytes from `start` to `end` of a body in pieces.
+fn cut(pieces: &[Bytes], start: u64, end: u64) -> Vec<Bytes> {
+    let mut offset = 0;
+    let mut found = Vec::new();
+    for piece in pieces {
+        let length = piece.len() as u64;
+        let from = start.saturating_sub(offset).min(length) as usize;
+        let to = end.saturating_sub(offset).min(length) as usize;
+        if from < to {
+            found.push(piece.slice(from..to));
+        }
+        offset += length;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_over_the_seams_of_pieces() {
+        let pieces = [
+            Bytes::from_static(b"0123"),
+            Bytes::from_static(b""),
+            Bytes::from_static(b"4567"),
+            Bytes::from_static(b"89"),
+        ];
+        for (start, end, expected) in [(0, 10, "0123456789"), (2, 5, "234"), (4, 8, "4567"), (9, 10, "9"), (3, 3, "")] {
+            assert_eq!(cut(&pieces, start, end).concat(), expected.as_bytes(), "{start}..{end}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Step 6: one record and one count per request.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, RANGE, REFERER, USER_AGENT, VARY},
+};
+
+use super::{exchange::Exchange, fetch::Seen};
+use crate::{telemetry::AccessRecord, wire::Version};
+
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+/// The client went away before it had its answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl Exchange<'_> {
+    /// What the origin's part was.
+    pub fn note_origin(&mut self, seen: &Seen, fields: &HeaderMap) {
+        self.trace.seen = seen.clone();
+        self.note_origin_fields(fields);
+    }
+
+    /// What an origin said to the cache, now or when the response was stored.
+    pub fn note_origin_fields(&mut self, fields: &HeaderMap) {
+        if self.edge.access.enabled() {
+            copy(fields, &mut self.trace.from_origin, &[CDN_CACHE_CONTROL, SURROGATE_KEY]);
+        }
+    }
+
+    /// What the client was told.
+    pub fn note_head(&mut self, fields: &HeaderMap) {
+        if self.edge.access.enabled() {
+            copy(fields, &mut self.trace.answered, &[CONTENT_TYPE, CACHE_CONTROL, VARY, ETAG]);
+        }
+    }
+
+    /// Writes the record and counts. The end of every exchange.
+    pub fn record(&mut self, client_gone: bool, bytes_received: u64, bytes_sent: u64) {
+        let trace = &mut self.trace;
+        trace.client_gone = client_gone;
+        trace.bytes_received = bytes_received;
+        trace.bytes_sent = bytes_sent;
+        let status = if client_gone { CLIENT_CLOSED_REQUEST } else { trace.status };
+        let duration = self.request.started.elapsed();
+        let metrics = trace.metrics.get_or_insert_with(|| std::sync::Arc::clone(self.snapshot.router.unmatched()));
+        metrics.request(&self.request.method, status);
+        metrics.request_duration.observe(duration.as_secs_f64());
+        metrics.response_bytes.inc_by(bytes_sent);
+        if let Some(result) = trace.cache {
+            metrics.cache(result, bytes_sent);
+        }
+        if let Some(after) = trace.first_byte {
+            metrics.first_byte(trace.cache, after);
+        }
+        if let Some(error) = trace.error {
+            metrics.error(error);
+        }
+        self.write_record(status, None);
+    }
+
+    /// Counts a request that became a socket: how long it lives is no duration of a request.
+    pub fn count_socket(&mut self) {
+        if let Some(metrics) = &self.trace.metrics {
+            metrics.request(&self.request.method, self.trace.status);
+        }
+    }
+
+    /// The record alone; `close_reason` for the end of a socket.
+    pub fn write_record(&self, status: u16, close_reason: Option<&str>) {
+        if !self.edge.access.enabled() {
+            return;
+        }
+        let (request, trace) = (&self.request, &self.trace);
+        let cache_status = trace.cache_status.as_ref();
+        let host = request.authority.to_string();
+        self.edge.access.write(&AccessRecord {
+            time: self.edge.clock.now(),
+            node: &self.snapshot.config.node.id,
+            request_id: request.id.as_str(),
+            trace_id: Some(request.id.as_str()),
+            client_ip: request.client_ip,
+            listener: &self.connection.listener,
+            method: request.method.as_str(),
+            scheme: request.scheme.as_str(),
+            host: request.has_host.then_some(host.as_str()),
+            target: request.target.path_and_query(),
+            protocol: protocol(request.version),
+            tls_version: self.connection.tls_version,
+            route: trace.route.as_ref().map(|route| route.name.as_str()),
+            policy: trace.route.as_ref().and_then(|route| route.cache.as_ref()).map(|policy| policy.name.as_str()),
+            config: Some(&self.snapshot.hash),
+            status,
+            bytes_received: trace.bytes_received,
+            bytes_sent: trace.bytes_sent,
+            content_type: text(&trace.answered, &CONTENT_TYPE),
+            range: text(&request.fields, &RANGE),
+            cache_status: trace.cache.map(|result| result.as_str()),
+            detail: cache_status.and_then(|status| status.detail).map(|reason| reason.as_str()),
+            key_hash: trace.key_hash,
+            variant: None,
+            age: trace.age.map(|age| age.as_secs()),
+            ttl: trace.ttl,
+            request_cache_control: text(&request.fields, &CACHE_CONTROL),
+            response_cache_control: text(&trace.answered, &CACHE_CONTROL),
+            cdn_cache_control: text(&trace.from_origin, &CDN_CACHE_CONTROL),
+            vary: text(&trace.answered, &VARY),
+            etag: text(&trace.answered, &ETAG),
+            surrogate_keys: text(&trace.from_origin, &SURROGATE_KEY),
+            upstream: trace.upstream.as_deref(),
+            peer: trace.seen.peer.as_ref().map(|peer| peer.as_str()),
+            upstream_status: trace.seen.status,
+            tries: (trace.seen.tries > 0).then_some(trace.seen.tries),
+            time_to_first_byte_ms: trace.first_byte,
+            duration_ms: request.started.elapsed(),
+            origin_ms: trace.seen.took,
+            error: trace.error,
+            client_gone: trace.client_gone,
+            user_agent: text(&request.fields, &USER_AGENT),
+            referer: text(&request.fields, &REFERER),
+            close_reason,
+        });
+    }
+}
+
+fn copy(from: &HeaderMap, to: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        if let Some(value) = from.get(name) {
+            to.insert(name.clone(), HeaderValue::clone(value));
+        }
+    }
+}
+
+fn text<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    fields.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+        Version::Http2 => "HTTP/2",
+    }
+}

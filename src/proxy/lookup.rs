@@ -1,0 +1,403 @@
+//! Step 3 on a cached route: what is stored, may it be used, and who fetches what is not.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{
+    Method,
+    header::{CACHE_CONTROL, IF_RANGE, RANGE},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    deliver::How,
+    downstream::{ClientGone, RequestBody, ResponseSink},
+    exchange::Exchange,
+    fetch::OriginRequest,
+    refill::{Filling, Handed, Refill},
+    routing::Route,
+    synth::Refusal,
+};
+use crate::{
+    cache::{
+        self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Reason, RequestDirectives, RequestView,
+        Reuse,
+    },
+    store::{Failure, Fill, Found, Joined, Lookup, Outcome, Place},
+    telemetry::CacheResult,
+    upstream::Pool,
+};
+
+/// Fetches that one request may begin or join: its own, and one more after a failure it had no part in.
+const FETCHES_MAX: u32 = 2;
+
+/// What the lookup found out, for whoever fetches.
+struct Wanted {
+    policy: Arc<Policy>,
+    route: Arc<Route>,
+    pool: Arc<Pool>,
+    sticky: Option<String>,
+    key: Arc<Key>,
+    directives: RequestDirectives,
+    /// Stored, but not to be used as it is.
+    stale: Option<Found>,
+    fwd: Fwd,
+    detail: Option<Reason>,
+}
+
+impl Exchange<'_> {
+    /// Answers from the store, or sees to it that something gets there.
+    pub async fn cached<B: RequestBody, S: ResponseSink>(
+        &mut self,
+        route: &Arc<Route>,
+        policy: &Arc<Policy>,
+        pool: &Arc<Pool>,
+        sticky: Option<String>,
+        body: &mut B,
+        sink: &mut S,
+    ) -> Result<(), ClientGone> {
+        let is_read = matches!(self.request.method, Method::GET | Method::HEAD);
+        let aside = if is_read {
+            cache::bypass(policy, &self.request.fields, self.request.target.query()).map(|reason| (Fwd::Bypass, reason))
+        } else {
+            Some((Fwd::Method, Reason::Method))
+        };
+        // A body on GET has no meaning, but an origin may give it one: such an answer is for nobody else.
+        let aside = aside.or_else(|| (!body.is_empty()).then_some((Fwd::Bypass, Reason::RequestBody)));
+        if let Some((fwd, reason)) = aside {
+            let request = self.origin_request(route, pool, sticky);
+            let how = How::forwarded(CacheResult::Bypass, fwd, Some(reason));
+            return self.pass(pool, request, body, sink, Some(how)).await;
+        }
+        let directives = match policy.client_directives {
+            ClientDirectives::Honour => RequestDirectives::parse(&self.request.fields),
+            ClientDirectives::Ignore => RequestDirectives::default(),
+        };
+        let key = Arc::new(self.key(policy));
+        self.trace.key_hash = Some(key.hash());
+        let mut wanted = Wanted {
+            policy: Arc::clone(policy),
+            route: Arc::clone(route),
+            pool: Arc::clone(pool),
+            sticky,
+            key,
+            directives,
+            stale: None,
+            fwd: Fwd::UriMiss,
+            detail: None,
+        };
+        if self.from_store(&mut wanted, sink).await? {
+            return Ok(());
+        }
+        if cache::only_if_cached(&wanted.directives, policy) {
+            let how = How::forwarded(CacheResult::Miss, wanted.fwd, Some(Reason::OnlyIfCached));
+            self.note_cache(how, None);
+            return self.deliver_refusal(sink, &Refusal::OnlyIfCached).await;
+        }
+        let alone = if wanted.directives.no_store {
+            Some(Reason::RequestNoStore)
+        } else if self.request.method == Method::HEAD {
+            Some(Reason::Method)
+        } else if self.request.fields.contains_key(RANGE) && wanted.stale.is_none() {
+            // The whole is fetched only where no range was asked for.
+            Some(Reason::Partial)
+        } else {
+            None
+        };
+        match alone {
+            Some(reason) => {
+                let request = self.shared_request(&wanted);
+                let how = How::forwarded(CacheResult::Miss, wanted.fwd, Some(reason));
+                self.pass(pool, request, body, sink, Some(how)).await
+            }
+            None => self.from_fill(wanted, sink).await,
+        }
+    }
+
+    /// The cache key under this policy.
+    pub fn key(&self, policy: &Policy) -> Key {
+        let request = &self.request;
+        Key::new(
+            self.edge.store.seed(),
+            request.scheme.as_str(),
+            &request.authority.host,
+            request.port(),
+            request.target.path(),
+            request.target.query(),
+            policy,
+        )
+    }
+
+    /// What the origin is asked where the answer may be shared: without what the key drops.
+    fn shared_request(&self, wanted: &Wanted) -> OriginRequest {
+        let mut request = self.origin_request(&wanted.route, &wanted.pool, wanted.sticky.clone());
+        let query = cache::forwarded_query(self.request.target.query(), &wanted.policy);
+        request.target = self.origin_target(&wanted.route, query.as_deref());
+        request
+    }
+
+    /// Answers from the store if the law allows; else `wanted` says why not.
+    async fn from_store<S: ResponseSink>(&mut self, wanted: &mut Wanted, sink: &mut S) -> Result<bool, ClientGone> {
+        let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
+            Lookup::Found(found) => found,
+            Lookup::VaryMiss => {
+                wanted.fwd = Fwd::VaryMiss;
+                return Ok(false);
+            }
+            Lookup::Miss => return Ok(false),
+        };
+        let now = self.edge.clock.now();
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        let meta = &found.stored.meta;
+        match cache::reuse(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged) {
+            Reuse::Fresh => self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit)).await,
+            Reuse::StaleAllowed => {
+                self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit).because(Reason::Stale)).await
+            }
+            Reuse::StaleWhileRevalidate => {
+                self.revalidate_behind(wanted, &found);
+                let how = How::hit(CacheResult::StaleUpdating).because(Reason::Stale);
+                self.deliver_stored(sink, &found.stored, how).await
+            }
+            Reuse::Validate(reason) => {
+                let id = fill_id(&wanted.key);
+                if self.edge.store.is_failing(id, Instant::now()) && self.covers_error(wanted, &found) {
+                    // It failed a moment ago: nobody waits for the next failure (contract: Stale).
+                    let how = How::hit(CacheResult::StaleError).because(Reason::Stale);
+                    return self.deliver_stored(sink, &found.stored, how).await;
+                }
+                wanted.fwd = match reason {
+                    Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => Fwd::Request,
+                    _ => Fwd::Stale,
+                };
+                wanted.detail = Some(reason);
+                wanted.stale = Some(found);
+                Ok(false)
+            }
+            Reuse::Unusable(reason) => {
+                wanted.fwd = Fwd::Miss;
+                wanted.detail = Some(reason);
+                Ok(false)
+            }
+        }
+    }
+
+    fn covers_error(&self, wanted: &Wanted, found: &Found) -> bool {
+        let now = self.edge.clock.now();
+        cache::may_answer_error(&found.stored.meta, &wanted.directives, &wanted.policy, now, found.soft_purged)
+    }
+
+    /// Validates while the stale answer is already on its way; one fetch at a time.
+    fn revalidate_behind(&self, wanted: &Wanted, found: &Found) {
+        let id = fill_id(&wanted.key);
+        if self.edge.store.is_failing(id, Instant::now()) {
+            return;
+        }
+        if let Joined::Writer(fill) = self.edge.store.join_fill(id) {
+            self.refill(wanted, id, fill, Some(found.clone()), None);
+        }
+    }
+
+    fn refill(
+        &self,
+        wanted: &Wanted,
+        fill_id: u128,
+        fill: Arc<Fill>,
+        validating: Option<Found>,
+        hand_over: Option<oneshot::Sender<Handed>>,
+    ) {
+        let mut request = self.shared_request(wanted);
+        request.method = Method::GET;
+        if policy_ignores_clients(&wanted.policy) {
+            request.fields.remove(CACHE_CONTROL);
+        }
+        let metrics = self.trace.metrics.clone().unwrap_or_else(|| Arc::clone(self.snapshot.router.unmatched()));
+        Refill {
+            edge: Arc::clone(self.edge),
+            pool: Arc::clone(&wanted.pool),
+            policy: Arc::clone(&wanted.policy),
+            metrics,
+            request,
+            selecting: self.request.fields.clone(),
+            place: Place {
+                key: Arc::clone(&wanted.key),
+                url: wanted.key.url_hash(self.edge.store.seed()),
+                position: self.edge.store.position(),
+            },
+            fill_id,
+            fill,
+            validating,
+            hand_over,
+        }
+        .spawn();
+    }
+
+    /// Begins a fetch or waits for the one that runs, and answers from it.
+    async fn from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
+        let id = fill_id(&wanted.key);
+        let mut collapse = !self.wants_its_own(&wanted) && !self.edge.store.is_uncollapsible(id, Instant::now());
+        let mut failure = Failure { status: http::StatusCode::BAD_GATEWAY, error: "proxy_internal_error" };
+        for _ in 0..FETCHES_MAX {
+            let joined = if collapse { self.edge.store.join_fill(id) } else { Joined::Full };
+            let (fill, is_writer) = match joined {
+                Joined::Writer(fill) => (fill, true),
+                Joined::Waiter(fill) => (fill, false),
+                Joined::Full => (Fill::new(), true),
+            };
+            let outcome = if is_writer {
+                match self.as_writer(&wanted, id, &fill, sink).await? {
+                    Some(outcome) => outcome,
+                    None => return Ok(()),
+                }
+            } else {
+                match self.as_waiter(&wanted, id, &fill, sink).await? {
+                    Some(outcome) => outcome,
+                    None => return Ok(()),
+                }
+            };
+            match outcome {
+                Outcome::Storing(coming) if coming.variant.matches(coming.meta.vary(), &self.request.fields) => {
+                    let result = match (is_writer, &wanted.stale) {
+                        (false, _) => CacheResult::Collapsed,
+                        (true, Some(_)) => CacheResult::Expired,
+                        (true, None) => CacheResult::Miss,
+                    };
+                    let mut how = How::forwarded(result, wanted.fwd, wanted.detail);
+                    how.status.stored = is_writer;
+                    how.status.collapsed = !is_writer;
+                    return self.deliver_filling(sink, Filling { coming, reader: fill.reader() }, how).await;
+                }
+                Outcome::Freshened(stored) if stored.is_selected_by(&self.request.fields) => {
+                    let mut how = How::forwarded(CacheResult::Revalidated, wanted.fwd, wanted.detail);
+                    how.status.fwd_status = Some(304);
+                    how.status.stored = is_writer;
+                    how.status.collapsed = !is_writer;
+                    if self.deliver_stored(sink, &stored, how).await? {
+                        return Ok(());
+                    }
+                    // Its body was evicted in this very moment: fetch the whole.
+                    wanted.stale = None;
+                    collapse = false;
+                }
+                // Another variant, or not for sharing: each for itself, all at once.
+                Outcome::Storing(_) | Outcome::Freshened(_) | Outcome::Released(_) => {
+                    wanted.stale = None;
+                    collapse = false;
+                }
+                Outcome::Failed(failed) => {
+                    failure = failed;
+                    if let Some(found) = wanted.stale.clone()
+                        && self.covers_error(&wanted, &found)
+                    {
+                        let how = How::hit(CacheResult::StaleError).because(Reason::Stale);
+                        if self.deliver_stored(sink, &found.stored, how).await? {
+                            return Ok(());
+                        }
+                    }
+                    if is_writer {
+                        break;
+                    }
+                    // A failure that this request had no part in: one new fetch, shared again.
+                }
+            }
+        }
+        self.note_cache(How::forwarded(CacheResult::Miss, wanted.fwd, wanted.detail), None);
+        self.deliver_refusal(sink, &Refusal::Origin(failure)).await
+    }
+
+    /// Must this request not be answered by a fetch that began before it?
+    fn wants_its_own(&self, wanted: &Wanted) -> bool {
+        wanted.fwd == Fwd::Request || self.request.fields.contains_key(IF_RANGE)
+    }
+
+    /// Runs the fetch and waits for its head; answers itself when the answer is for this client alone.
+    async fn as_writer<S: ResponseSink>(
+        &mut self,
+        wanted: &Wanted,
+        id: u128,
+        fill: &Arc<Fill>,
+        sink: &mut S,
+    ) -> Result<Option<Outcome>, ClientGone> {
+        let (hand_over, handed) = oneshot::channel();
+        self.refill(wanted, id, Arc::clone(fill), wanted.stale.clone(), Some(hand_over));
+        // The task always hands over or drops its end: every step of it has a deadline.
+        let handed = handed.await.ok();
+        let outcome = fill.head(wanted.longest_fetch()).await;
+        let Some(handed) = handed else { return Ok(outcome) };
+        self.trace.seen = handed.seen;
+        match handed.response {
+            Some(response) => {
+                let reason = match outcome {
+                    Some(Outcome::Released(reason)) => Some(reason),
+                    _ => wanted.detail,
+                };
+                let how = How::forwarded(CacheResult::Refused, wanted.fwd, reason);
+                let rest = self.deliver_origin(sink, response, Some(how)).await?;
+                rest.release(self.edge);
+                Ok(None)
+            }
+            None => Ok(outcome),
+        }
+    }
+
+    /// Waits for another's fetch; when the wait runs out becomes a second writer or gives up, as the policy says.
+    async fn as_waiter<S: ResponseSink>(
+        &mut self,
+        wanted: &Wanted,
+        id: u128,
+        fill: &Arc<Fill>,
+        sink: &mut S,
+    ) -> Result<Option<Outcome>, ClientGone> {
+        let collapse = &wanted.policy.collapse;
+        loop {
+            if let Some(outcome) = fill.head(collapse.wait).await {
+                return Ok(Some(outcome));
+            }
+            self.edge.metrics.collapse_expired.inc();
+            match collapse.expired {
+                CollapseExpired::Error => {
+                    self.note_cache(How::forwarded(CacheResult::Miss, wanted.fwd, wanted.detail), None);
+                    self.deliver_refusal(sink, &Refusal::CollapseExpired).await?;
+                    return Ok(None);
+                }
+                CollapseExpired::Fetch if fill.take_second_writer(Instant::now(), collapse.wait) => {
+                    let second = self.edge.store.replace_fill(id);
+                    return self.as_writer(wanted, id, &second, sink).await;
+                }
+                CollapseExpired::Fetch => {}
+            }
+        }
+    }
+}
+
+impl Wanted {
+    /// No fetch takes longer to its head than all its tries together.
+    fn longest_fetch(&self) -> std::time::Duration {
+        let timeouts = self.route.timeouts.unwrap_or(self.pool.config().timeouts);
+        let tries = self.route.retries.as_ref().map_or(self.pool.config().retries.max, |retries| retries.max) + 2;
+        (timeouts.connect + timeouts.first_byte + timeouts.between_bytes) * tries
+    }
+}
+
+impl How {
+    pub fn hit(result: CacheResult) -> Self {
+        Self { result, status: CacheStatus { hit: true, ..CacheStatus::default() } }
+    }
+
+    pub fn forwarded(result: CacheResult, fwd: Fwd, detail: Option<Reason>) -> Self {
+        Self { result, status: CacheStatus { fwd: Some(fwd), detail, ..CacheStatus::default() } }
+    }
+
+    fn because(mut self, reason: Reason) -> Self {
+        self.status.detail = Some(reason);
+        self
+    }
+}
+
+/// Fills are shared per key; a variant that does not fit its waiter is found out at the head.
+fn fill_id(key: &Key) -> u128 {
+    key.hash()
+}
+
+fn policy_ignores_clients(policy: &Policy) -> bool {
+    policy.client_directives == ClientDirectives::Ignore
+}

@@ -1,0 +1,275 @@
+//! What the cache has no part in: streamed both ways, with backpressure, for one client.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode};
+use tokio::io::AsyncWrite;
+
+use super::{
+    deliver::How,
+    downstream::{ClientGone, RequestBody, RequestBodyError, ResponseSink},
+    exchange::Exchange,
+    fetch::{self, Interim, OriginRequest, OriginResponse, Payload, Tries, head_bytes, read_head},
+    routing::Route,
+    synth::Refusal,
+    target::Target,
+};
+use crate::{
+    cache::{self, HeadOutcome, RequestView, ResponseView, Times},
+    store::{Failure, Lookup},
+    upstream::Pool,
+    wire::{self, BodyWriter, Framing},
+};
+
+/// Interim responses go straight to the client.
+struct ToClient<'a, S>(&'a mut S);
+
+impl<S: ResponseSink> Interim for ToClient<'_, S> {
+    async fn relay(&mut self, status: StatusCode, fields: HeaderMap) {
+        // A client that is gone is noticed at the final response.
+        let _ = self.0.interim(status, &fields).await;
+    }
+}
+
+/// How an upload ended.
+enum Upload {
+    /// All of it was taken by the origin.
+    Sent,
+    /// The client's body failed.
+    Client(RequestBodyError),
+    /// The origin takes no more; it may have answered already.
+    Origin,
+}
+
+impl Exchange<'_> {
+    /// Asks the origin for this client alone.
+    pub async fn pass<B: RequestBody, S: ResponseSink>(
+        &mut self,
+        pool: &Arc<Pool>,
+        request: OriginRequest,
+        body: &mut B,
+        sink: &mut S,
+        how: Option<How>,
+    ) -> Result<(), ClientGone> {
+        if self.request.expect_continue && !body.is_empty() {
+            sink.interim(StatusCode::CONTINUE, &HeaderMap::new()).await?;
+        }
+        let at_hand = body.is_empty() || body.length().is_some_and(|length| length <= request.retries.body_max);
+        if at_hand {
+            let payload = match gather(body).await {
+                Ok(payload) => payload,
+                Err(error) => return self.body_failed(sink, error).await,
+            };
+            match fetch::fetch(self.edge, pool, &request, &payload, &mut ToClient(sink)).await {
+                Ok(response) => {
+                    self.after_answer(&response, &request);
+                    let rest = self.deliver_origin(sink, response, how).await?;
+                    rest.release(self.edge);
+                    Ok(())
+                }
+                Err((failure, seen)) => {
+                    self.trace.seen = seen;
+                    self.origin_failed(sink, failure, how).await
+                }
+            }
+        } else {
+            self.pass_streaming(pool, request, body, sink, how).await
+        }
+    }
+
+    /// The body is large or of unknown length: it is sent while it comes, and the answer may come before its end.
+    async fn pass_streaming<B: RequestBody, S: ResponseSink>(
+        &mut self,
+        pool: &Arc<Pool>,
+        request: OriginRequest,
+        body: &mut B,
+        sink: &mut S,
+        how: Option<How>,
+    ) -> Result<(), ClientGone> {
+        let mut tries = Tries::new(self.edge, pool, &request);
+        let connected = tries.connect().await;
+        let seen = tries.seen.clone();
+        let (lease, stream) = match connected {
+            Ok(connected) => connected,
+            Err((failure, seen)) => {
+                self.trace.seen = seen;
+                return self.origin_failed(sink, failure, how).await;
+            }
+        };
+        self.trace.seen = seen.clone();
+        let started = Instant::now();
+        let request_time = self.edge.clock.now();
+        let (mut from, mut to) = tokio::io::split(stream);
+        let framing = body.length().map_or(Framing::Chunked, Framing::Length);
+        let head = head_bytes(&lease, &request, framing);
+        let mut upload = Box::pin(upload(body, &mut to, head, framing, &request));
+        let mut uploading = true;
+        let mut buf = BytesMut::new();
+        let head = loop {
+            let within = (!uploading).then_some(request.timeouts.first_byte);
+            let mut interim = ToClient(sink);
+            let head = read_head(&mut from, &mut buf, &request, within, &mut interim);
+            tokio::select! {
+                biased;
+                ended = &mut upload, if uploading => {
+                    uploading = false;
+                    if let Upload::Client(error) = ended {
+                        lease.peer().count_failure("http_request_error");
+                        return self.body_failed(sink, error).await;
+                    }
+                }
+                head = head => break head,
+            }
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(error) => {
+                lease.peer().count_failure(error.failure().error);
+                return self.origin_failed(sink, error.failure(), how).await;
+            }
+        };
+        lease.peer().observe_first_byte(started.elapsed());
+        lease.peer().count_status(head.status.as_u16());
+        let times = Times { request_time, response_time: self.edge.clock.now() };
+        let mut seen = seen;
+        seen.status = Some(head.status.as_u16());
+        let response = fetch::respond(head, times, from, buf, lease, request.timeouts, started, seen);
+        self.after_answer(&response, &request);
+        let mut cut_short = false;
+        let rest = {
+            let mut answer = std::pin::pin!(self.deliver_origin(sink, response, how));
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut upload, if uploading => {
+                        uploading = false;
+                        cut_short |= !matches!(ended, Upload::Sent);
+                    }
+                    rest = &mut answer => break rest?,
+                }
+            }
+        };
+        drop(upload);
+        if !uploading && !cut_short && rest.is_reusable() {
+            let (_, from, lease) = rest.into_parts();
+            if let Some(from) = from {
+                self.edge.connector.release(lease.peer(), from.unsplit(to), request.timeouts.keepalive);
+            }
+        }
+        Ok(())
+    }
+
+    async fn body_failed<S: ResponseSink>(&mut self, sink: &mut S, error: RequestBodyError) -> Result<(), ClientGone> {
+        if error == RequestBodyError::Gone {
+            return Err(ClientGone);
+        }
+        self.deliver_refusal(sink, &Refusal::Body(error)).await
+    }
+
+    async fn origin_failed<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        failure: Failure,
+        how: Option<How>,
+    ) -> Result<(), ClientGone> {
+        if let Some(how) = how {
+            self.note_cache(how, None);
+        }
+        self.deliver_refusal(sink, &Refusal::Origin(failure)).await
+    }
+
+    /// What the answer to a request past the cache means for what is stored.
+    fn after_answer<R>(&mut self, response: &OriginResponse<R>, request: &OriginRequest) {
+        let Some(route) = self.trace.route.clone() else { return };
+        if request.method == Method::HEAD {
+            self.freshen_by_head(&route, response);
+        } else if !cache::is_safe(&request.method) {
+            self.invalidate(response.status, &response.fields);
+        }
+    }
+
+    /// A HEAD's answer says whether what is stored is still it (RFC 9111 4.3.5).
+    fn freshen_by_head<R>(&self, route: &Route, response: &OriginResponse<R>) {
+        let Some(policy) = &route.cache else { return };
+        let key = self.key(policy);
+        let Lookup::Found(found) = self.edge.store.lookup(&key, &self.request.fields) else { return };
+        let request = RequestView { method: &self.request.method, fields: &self.request.fields };
+        let head = ResponseView { status: response.status, fields: &response.fields, complete_length: response.length };
+        let stored = &found.stored;
+        let outcome =
+            cache::freshen_by_head(&stored.meta, stored.body.length(), &request, &head, response.times, policy);
+        match outcome {
+            HeadOutcome::Unchanged => {}
+            HeadOutcome::Freshened(meta) => {
+                let variant = stored.variant.clone();
+                self.edge.store.freshen(stored, stored.position, *meta, variant);
+            }
+            HeadOutcome::Outdated(_) => self.edge.store.remove(stored),
+        }
+    }
+
+    /// An unsafe request that did not fail makes invalid what it may have changed (RFC 9111 4.4).
+    fn invalidate(&self, status: StatusCode, fields: &HeaderMap) {
+        let request = &self.request;
+        let target = cache::Target {
+            scheme: request.scheme.as_str().to_owned(),
+            host: request.authority.host.to_string(),
+            port: request.port(),
+            path: request.target.path().to_owned(),
+            query: request.target.query().map(str::to_owned),
+        };
+        let now = self.edge.clock.now();
+        for named in cache::invalidated(&request.method, status, &target, fields) {
+            let path_and_query = match &named.query {
+                Some(query) => format!("{}?{query}", named.path),
+                None => named.path.clone(),
+            };
+            let Ok(normal) = Target::parse(&path_and_query) else { continue };
+            for url in self.snapshot.stored_urls(self.edge, &named.host, named.port, &normal) {
+                self.edge.store.invalidate(url, now);
+            }
+        }
+    }
+}
+
+/// Takes a small body whole.
+async fn gather<B: RequestBody>(body: &mut B) -> Result<Payload, RequestBodyError> {
+    let mut payload = Payload { framing: body.length().filter(|_| !body.is_empty()), pieces: Vec::new() };
+    if body.is_empty() {
+        return Ok(payload);
+    }
+    while let Some(piece) = body.next().await? {
+        payload.pieces.push(piece);
+    }
+    Ok(payload)
+}
+
+/// Sends head and body while the body comes.
+async fn upload<B: RequestBody, W: AsyncWrite + Unpin>(
+    body: &mut B,
+    to: &mut W,
+    head: Bytes,
+    framing: Framing,
+    request: &OriginRequest,
+) -> Upload {
+    let mut writer = BodyWriter::new(framing);
+    let mut out = vec![head];
+    let within = request.timeouts.between_bytes;
+    loop {
+        if wire::io::write_all(to, &mut out, within).await.is_err() {
+            return Upload::Origin;
+        }
+        let ended = match body.next().await {
+            Ok(Some(piece)) => writer.data(piece, &mut out).map(|()| false),
+            Ok(None) => writer.end(&mut out).map(|()| true),
+            Err(error) => return Upload::Client(error),
+        };
+        match ended {
+            Ok(false) => {}
+            Ok(true) if wire::io::write_all(to, &mut out, within).await.is_ok() => return Upload::Sent,
+            Ok(true) => return Upload::Origin,
+            Err(_) => return Upload::Client(RequestBodyError::Malformed),
+        }
+    }
+}
