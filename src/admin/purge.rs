@@ -16,7 +16,7 @@ use super::{
     problem::{Problem, whole},
     server::{BODY_BYTES_MAX, Control},
 };
-use crate::telemetry::diagnostics::AUDIT;
+use crate::{config::duration, telemetry::diagnostics::AUDIT};
 
 /// URLs and surrogate keys of one request; with [`PURGED_MAX`](crate::store::PURGED_MAX) remembered, a hundred such requests may come
 /// before the oldest is forgotten.
@@ -25,7 +25,11 @@ pub(super) const TARGETS_MAX: usize = 1_000;
 /// Bytes of one surrogate key: longer ones are never stored.
 const SURROGATE_KEY_BYTES_MAX: usize = 256;
 
+/// How long other nodes are waited for where the request does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that a request may say: below what the control listener gives a request.
+const TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
 /// The body as it comes.
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +96,11 @@ fn request(body: Body) -> Result<PurgeRequest, Problem> {
             )));
         }
     }
+    let timeout = body.timeout.as_deref().map_or(Ok(TIMEOUT), duration);
+    let timeout = timeout.map_err(|reason| bad(format!("`timeout`: {reason}")))?;
+    if timeout > TIMEOUT_MAX {
+        return Err(bad(format!("`timeout` may be at most {TIMEOUT_MAX:?}")));
+    }
     let urls = body.urls.iter().enumerate().map(|(index, text)| {
         url(text).map_err(|reason| bad(format!("urls[{index}] {reason}; write it as `https://host/path?query`")))
     });
@@ -101,7 +110,7 @@ fn request(body: Body) -> Result<PurgeRequest, Problem> {
         all: body.all,
         soft: body.soft,
         wait: body.wait,
-        timeout: TIMEOUT,
+        timeout,
     })
 }
 

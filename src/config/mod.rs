@@ -37,6 +37,8 @@ pub use environment::{Environment, FixedEnvironment, Machine};
 pub use problem::{Note, Problem, Problems};
 pub use reference::reference_markdown;
 pub use schema::schema;
+/// A duration as operators write it, wherever they do.
+pub(crate) use units::duration;
 
 use crate::{admin, cache, front, proxy::routing, store, telemetry, upstream};
 

@@ -38,7 +38,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 }
 
 /// `250ms`, `10s`, `1h30m`, `7d`, and a bare `0`.
-pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     const SHAPE: &str = "a duration is whole numbers and units, as 250ms, 10s, 1h30m or 7d";
     if text == "0" {
         return Ok(Duration::ZERO);

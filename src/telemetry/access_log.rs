@@ -346,7 +346,7 @@ mod tests {
             node: "edge-1",
             request_id: "r1",
             trace_id: None,
-            client_ip: [192, 0, 2, 1].into(),
+            client_ip: std::net::IpAddr::from([192, 0, 2, 1]).into(),
             listener: "127.0.0.1:8080",
             method: "GET",
             scheme: "https",
