@@ -2,7 +2,7 @@
 //!
 //! It knows the parts it asks only by the traits of [`Parts`], and nothing of the way of a request. Three things are asked without a
 //! token (`/livez`, `/readyz`, `/healthz`), `/metrics` where `metrics_token` is off; all else needs a token with the right to it as
-//! soon as one is configured, and what changes something also must come from where it claims to ([`guard`]).
+//! soon as one is configured, and what changes something also must come from where it claims to (`guard`).
 
 mod config;
 mod guard;

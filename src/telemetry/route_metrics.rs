@@ -8,7 +8,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::Metrics;
 
-/// `route` labels; a route beyond them counts as [`OTHER`].
+/// `route` labels; a route beyond them counts as `other`.
 pub const ROUTES_MAX: usize = 500;
 
 /// The `route` label beyond [`ROUTES_MAX`], the `method` label of methods that are not in [`METHODS`], the `status` label of what is no
