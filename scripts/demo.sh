@@ -16,7 +16,8 @@ LEARNING=http://127.0.0.1:$LEARNING_PORT
 BIN=$TARGET/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
 
 # What the backends are told. All share one SQLite file; publishing asks this edge to forget what changed.
-export EDUHAM_DATABASE_URL=${EDUHAM_DATABASE_URL:-sqlite://$VAR/eduham.db}
+export DATABASE_URL=sqlite://$VAR/eduham.db
+export EDUHAM_OBJECTS=$VAR/objects
 export EDUHAM_EDGE_ADMIN=$ADMIN
 
 demo_build() { cargo build --locked --quiet --profile "$PROFILE" --workspace --bins; }
@@ -46,8 +47,8 @@ demo_config() {
     echo "$VAR/edge.yaml"
 }
 
-# demo_import DIRECTORY: publishes a course folder.
-demo_import() { "$BIN/eduham-learning" import "$1"; }
+# demo_import DIRECTORY [OPTION...]: publishes a course folder.
+demo_import() { "$BIN/eduham-learning" import "$@"; }
 
 demo_start_learning() {
     EDUHAM_LEARNING_LISTEN=127.0.0.1:$LEARNING_PORT start learning "$VAR/log/learning.log" "$BIN/eduham-learning" serve

@@ -77,6 +77,14 @@ wheels() {
     cp "$list" "$folder/installed.txt"
 }
 
+# npm_packages FOLDER: what its package-lock.json names, once for each content of that file.
+npm_packages() {
+    cmp -s "$1/package-lock.json" "$1/node_modules/installed-lock.json" && return
+    say "installing the npm packages of $1"
+    npm ci --prefix "$1" --no-audit --no-fund --loglevel=error </dev/null >&2
+    cp "$1/package-lock.json" "$1/node_modules/installed-lock.json"
+}
+
 rust() {
     command -v cargo >/dev/null || die "Rust is missing: install it with rustup (1.95 or newer), or put cargo into PATH"
     local have
@@ -90,6 +98,7 @@ run) packages "$run_needs" ;;
 test)
     packages "$test_needs"
     command -v cargo-nextest >/dev/null || wheels nextest
+    npm_packages tests/clients
     ;;
 check)
     packages "$check_needs"

@@ -43,7 +43,7 @@ check "a range of the stored video is a hit" is_hit
 check "a range from the store is exact" body_is "$VAR/video.range"
 
 for call in first second; do
-    ask "$EDGE/v1/catalog"
+    ask "$EDGE/v1/status"
     check "the $call API call is answered" status_is 200
     check "the $call API call is not served from the store" is_not_hit
 done
@@ -71,7 +71,7 @@ check "the edge says that it is stale" field_has Cache-Status 'hit; ttl=-|fwd=st
 ask "$EDGE/courses/no-such-course"
 check "what is not stored fails with a gateway status" status_is "502|503|504"
 check "the failure names its reason" field_has Proxy-Status '^eduham-edge; *error='
-ask -X POST "$EDGE/v1/catalog"
+ask -X POST "$EDGE/v1/status"
 check "an unsafe request fails with a gateway status" status_is "502|503|504"
 
 demo_start_learning

@@ -37,6 +37,15 @@ check() {
     fi
 }
 
+# count FILE: adds the last `N passed, M failed` of another program's output; one without it counts as a failure.
+count() {
+    local line
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$1" | tail -n 1)
+    passed=$((passed + $(grep -oE '^[0-9]+' <<<"${line:-0}")))
+    line=${line:-1 failed}
+    failed=$((failed + $(grep -oE '[0-9]+ failed' <<<"$line" | grep -oE '[0-9]+')))
+}
+
 # ask URL [CURL OPTION...]: one request; STATUS is its status, the head and the body are in $VAR/head and $VAR/body.
 ask() {
     : >"$VAR/head"
