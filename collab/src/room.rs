@@ -62,6 +62,7 @@ pub struct Room {
     bytes: usize,
     unsaved: Vec<Bytes>,
     unsaved_bytes: usize,
+    changes: u64,
 }
 
 impl Room {
@@ -120,15 +121,15 @@ impl Room {
     }
 
     /// Takes what the store holds: at the start, or what another node has written since. It is saved already.
-    pub fn absorb(&mut self, stored: &[Bytes]) -> Result<Vec<Delivery>, BadUpdate> {
-        let mut deliveries = Vec::new();
-        for update in stored {
-            let applied = self.document.apply(update)?;
-            self.bytes += update.len();
-            deliveries
-                .extend(applied.news.map(|news| Delivery { to: Recipients::All, message: Outgoing::Update(news) }));
-        }
-        Ok(deliveries)
+    pub fn absorb(&mut self, stored: &[u8]) -> Result<Option<Delivery>, BadUpdate> {
+        let applied = self.document.apply(stored)?;
+        self.bytes += stored.len();
+        Ok(applied.news.map(|news| Delivery { to: Recipients::All, message: Outgoing::Update(news) }))
+    }
+
+    /// How many updates have changed the document; those of [`Room::absorb`] do not count.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether something has to be saved.
@@ -150,6 +151,15 @@ impl Room {
         self.bound_unsaved();
     }
 
+    /// Marks the whole document as unsaved.
+    pub fn unsave_everything(&mut self) {
+        let whole = Bytes::from(self.document.encode());
+        self.bytes = whole.len();
+        // Counted as nothing: more than [`UNSAVED_BYTES_MAX`] must come before the document is encoded again.
+        self.unsaved_bytes = 0;
+        self.unsaved = vec![whole];
+    }
+
     fn update(&mut self, from: MemberId, update: Bytes) -> Result<Vec<Delivery>, Refusal> {
         if update.len() <= document::EMPTY_UPDATE_BYTES {
             return Ok(Vec::new());
@@ -162,6 +172,7 @@ impl Room {
         }
         let applied = self.document.apply(&update)?;
         if applied.worth_saving {
+            self.changes += 1;
             self.bytes += update.len();
             self.unsaved_bytes += update.len();
             self.unsaved.push(update.clone());
@@ -181,11 +192,7 @@ impl Room {
 
     fn bound_unsaved(&mut self) {
         if self.unsaved_bytes > UNSAVED_BYTES_MAX && self.unsaved.len() > 1 {
-            let whole = Bytes::from(self.document.encode());
-            self.bytes = whole.len();
-            // Counted as nothing: more than one document's worth must come before the next count.
-            self.unsaved_bytes = 0;
-            self.unsaved = vec![whole];
+            self.unsave_everything();
         }
     }
 }
