@@ -9,9 +9,7 @@ if (!url || !room) {
 try {
   const client = connect(url, room)
   await until('the document is synced', () => client.provider.synced)
-  process.stdout.write(client.text.toString())
-  process.exitCode = 0
-  client.provider.destroy()
+  process.stdout.write(client.text.toString(), () => process.exit(0))
 } catch (error) {
   console.error(`fresh: ${error.message}`)
   process.exit(1)
