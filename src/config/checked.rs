@@ -184,7 +184,6 @@ impl Fields {
     }
 
     /// A whole percentage, rounded.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share lies between 0 and 100")]
     pub(super) fn percent(&self, name: &str) -> u8 {
         self.get(name).share().unwrap_or_default().round() as u8
     }

@@ -177,32 +177,37 @@ fn syntax_error(report: &mut Report, text: &str, place: Place, message: &str) {
     report.problem(&at, format!("not valid YAML: {message}"), quoting_hint(text, place.line));
 }
 
-/// Values that hold one of these need quotes inside `{}` and `[]`.
-const QUOTED: [char; 4] = ['$', '{', '*', '!'];
+/// What the usual reason for a syntax error calls for.
+const QUOTE: &str = "inside {} and [], quote values that hold $, {, * or !";
 
-/// The usual reason for a syntax error: an unquoted `$`, `{`, `*` or `!` inside a flow collection, on that line or the one before.
+/// Is there an unquoted `$`, `{`, `*` or `!` inside a flow collection, on that line or the one before?
 fn quoting_hint(text: &str, line: usize) -> Option<String> {
-    let suspicious = |line: &str| {
-        let code = line.split(" #").next().unwrap_or(line);
-        let Some(open) = code.find(['{', '[']) else { return code.contains(": *") || code.contains("- *") };
-        let mut quote = None;
-        code[open + 1..].chars().any(|c| match quote {
-            Some(q) => {
-                if c == q {
-                    quote = None;
-                }
-                false
-            }
-            None if c == '"' || c == '\'' => {
-                quote = Some(c);
-                false
-            }
-            None => QUOTED.contains(&c),
-        })
-    };
     let first = line.saturating_sub(2);
-    let found = text.lines().skip(first).take(line - first).any(suspicious);
-    found.then(|| "inside {} and [], quote values that hold $, {, * or !".to_owned())
+    let found = text.lines().skip(first).take(line - first).any(needs_quotes);
+    found.then(|| QUOTE.to_owned())
+}
+
+fn needs_quotes(line: &str) -> bool {
+    let (mut flow, mut quote, mut previous) = (false, None, ' ');
+    let mut characters = line.chars().peekable();
+    while let Some(c) = characters.next() {
+        let starts = matches!(previous, ' ' | '[' | '{' | ',');
+        match c {
+            _ if quote == Some(c) => quote = None,
+            _ if quote.is_some() => {}
+            '"' | '\'' if starts => quote = Some(c),
+            '#' if previous == ' ' => return false,
+            // A bracket after a word belongs to a value; one after a space opens a collection.
+            '{' if flow && !starts => return true,
+            '$' | '!' if flow && (c == '$' || starts) => return true,
+            // `*name` may be an alias.
+            '*' if flow && starts && !characters.peek().is_some_and(char::is_ascii_alphanumeric) => return true,
+            '{' | '[' => flow = true,
+            _ => {}
+        }
+        previous = c;
+    }
+    false
 }
 
 /// Why composing ends: the file is not a tree that could be checked.
@@ -293,8 +298,11 @@ impl<'a> Composer<'a, '_> {
             _ => return Err(Stop { place, message: "a value is expected here".to_owned() }),
         };
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-            let hint = "inside {} and [], quote values that hold $, {, * or !".to_owned();
-            self.report.problem(&at, format!("found the YAML tag {tag}, expected a plain value"), Some(hint));
+            self.report.problem(
+                &at,
+                format!("found the YAML tag {tag}, expected a plain value"),
+                Some(QUOTE.to_owned()),
+            );
             node.kind = NodeKind::Bad;
         }
         if anchor != 0 {

@@ -8,11 +8,11 @@ use std::{
 use super::{
     Loaded, Options, Problems,
     environment::Environment,
-    file::{self, Entry, FILE_BYTES_MAX, Node, NodeKind},
+    file::{self, Entry, FILE_BYTES_MAX, Node, NodeKind, Plain},
     problem::{At, FileName, Place, Report},
     resolve,
     table::{Kind, MAIN_FILE_ONLY, ROOT},
-    walk::{Walk, words_of},
+    walk::{Walk, read_at_most, words_of},
 };
 use crate::cache::Glob;
 
@@ -101,6 +101,9 @@ impl<'a> Reading<'a> {
             let at = At::default().key(include.place, "include").index(item.place, index);
             // What is no text is found by the check of the table.
             let NodeKind::Scalar(pattern) = &item.kind else { continue };
+            if pattern.plain != Plain::Text || pattern.text.is_empty() {
+                continue;
+            }
             match expand_pattern(dir, &pattern.text) {
                 Ok(found) if found.is_empty() => {
                     self.report.warn(&at, format!("no file matches {}", pattern.text), None)
@@ -230,12 +233,5 @@ fn expand_pattern(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
 
 /// A whole file as text.
 fn read(path: &Path) -> io::Result<String> {
-    let size = fs::metadata(path)?;
-    if size.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    if size.len() > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
-    }
-    fs::read_to_string(path)
+    String::from_utf8(read_at_most(path, FILE_BYTES_MAX)?).map_err(|_| io::ErrorKind::InvalidData.into())
 }

@@ -109,7 +109,9 @@ fn expected(kind: &'static Kind) -> String {
         Kind::Secret => "secret".to_owned(),
         Kind::File | Kind::Path => "path".to_owned(),
         Kind::Words { now, later } => {
-            now.iter().chain(*later).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+            let now = now.iter().map(|word| format!("`{word}`"));
+            let later = later.iter().map(|word| format!("`{word}` *(later)*"));
+            now.chain(later).collect::<Vec<_>>().join(", ")
         }
         Kind::OneOfNumbers(numbers) => {
             numbers.iter().map(|number| format!("`{number}`")).collect::<Vec<_>>().join(", ")

@@ -10,7 +10,7 @@ use crate::{
     front::ListenAddress,
     proxy::{
         routing::{HostPattern, PathPattern, Segment, StickySource, ValuePattern},
-        target::Target,
+        target::{BadTarget, Target},
     },
     telemetry,
     upstream::{PeerAddress, RetryWhen, StatusPattern},
@@ -29,11 +29,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     if !valid {
         return Err(format!("a name is 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 _ - . :"));
     }
-    if matches!(text, "none" | "auto" | "all") {
-        Err("none, auto and all have a meaning of their own".to_owned())
-    } else {
-        Ok(())
-    }
+    if matches!(text, "none" | "auto") { Err("none and auto have a meaning of their own".to_owned()) } else { Ok(()) }
 }
 
 /// `127.0.0.1:8080`, `[::]:443`, `unix:/run/edge.sock`
@@ -235,18 +231,18 @@ fn segment(part: &str) -> Result<Segment, String> {
 
 /// A segment in the one form that request paths are normalised to.
 fn literal_segment(part: &str) -> Result<String, String> {
+    const DOTS: &str = "dot segments are never in a request path";
     // A request path is ASCII; other letters come encoded.
     let encoded: String = part
         .bytes()
         .map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect();
-    let target = Target::parse(&format!("/{encoded}")).map_err(|error| error.to_string())?;
+    let target = Target::parse(&format!("/{encoded}")).map_err(|error| match error {
+        BadTarget::AboveRoot => DOTS.to_owned(),
+        other => other.to_string(),
+    })?;
     let segment = &target.path()[1..];
-    if segment.is_empty() && !part.is_empty() {
-        Err("dot segments are never in a request path".to_owned())
-    } else {
-        Ok(segment.to_owned())
-    }
+    if segment.is_empty() && !part.is_empty() { Err(DOTS.to_owned()) } else { Ok(segment.to_owned()) }
 }
 
 /// The path parameters that a pattern names.

@@ -1,6 +1,11 @@
 //! The structural check: a file's tree against the table, every problem collected.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read},
+    path::Path,
+};
 
 use super::{
     checked::{Checked, Fields, Value},
@@ -55,7 +60,7 @@ impl<'a> Walk<'a> {
     /// `table` is the path with `NAME` in place of names.
     pub(super) fn fields(&mut self, keys: &'static [Key], node: &Node, at: &At, table: &str, written: bool) -> Fields {
         for entry in node.entries() {
-            if !keys.iter().any(|key| key.name == entry.key) && !(at.path.is_empty() && entry.key.starts_with("x-")) {
+            if !keys.iter().any(|key| key.name == entry.key) {
                 let hint = did_you_mean(&entry.key, keys.iter().map(|key| key.name));
                 let names: Vec<_> = keys.iter().map(|key| key.name).collect();
                 let message = format!("found an unknown key, expected one of {}", names.join(", "));
@@ -108,7 +113,7 @@ impl<'a> Walk<'a> {
                 None,
             );
         }
-        default
+        Checked { written, ..default }
     }
 
     fn default(&mut self, key: &'static Key, at: &At, table: &str) -> Checked {
@@ -173,7 +178,11 @@ impl<'a> Walk<'a> {
             (Kind::Or(_, other), _) => self.attempt(other, node, at, table, written),
             (Kind::Either(first, second), _) => match self.attempt(first, node, at, table, written) {
                 Ok(value) => Ok(value),
-                Err(_) => self.attempt(second, node, at, table, written),
+                // The reason is that of the kind which the text comes near to.
+                Err(misfit) => self.attempt(second, node, at, table, written).map_err(|other| {
+                    let is_share = matches!(&node.kind, NodeKind::Scalar(scalar) if scalar.text.ends_with('%'));
+                    if is_share { other } else { misfit }
+                }),
             },
             (Kind::Short(_, keys), NodeKind::Map(_)) => {
                 // What a short form names has its notes where it is defined.
@@ -265,7 +274,6 @@ impl<'a> Walk<'a> {
                 _ => Err(unquoted()),
             },
             Kind::Number { min, max } => {
-                #[expect(clippy::cast_precision_loss, reason = "the ranges of the table are small")]
                 let value = match scalar.plain {
                     Plain::Int(value) => value as f64,
                     Plain::Float(value) => value,
@@ -274,7 +282,7 @@ impl<'a> Walk<'a> {
                 if (*min..=*max).contains(&value) { Ok(Value::Number(value)) } else { Err(Misfit::of(node)) }
             }
             Kind::Size { min, max } => {
-                let bytes = units::size(text).map_err(|reason| self.unit(node, scalar, reason))?;
+                let bytes = units::size(text).map_err(|reason| unit_misfit(node, scalar, reason))?;
                 if bytes < *min || bytes > *max {
                     let (min, max) = (units::print_size(*min), units::print_size(*max));
                     return Err(Misfit::because(node, format!("from {min} to {max}")));
@@ -282,7 +290,7 @@ impl<'a> Walk<'a> {
                 Ok(Value::Size(bytes))
             }
             Kind::Duration | Kind::PositiveDuration => {
-                let duration = units::duration(text).map_err(|reason| self.unit(node, scalar, reason))?;
+                let duration = units::duration(text).map_err(|reason| unit_misfit(node, scalar, reason))?;
                 if duration.is_zero() && matches!(kind, Kind::PositiveDuration) {
                     return Err(Misfit::because(node, "it must be longer than zero"));
                 }
@@ -290,7 +298,7 @@ impl<'a> Walk<'a> {
             }
             Kind::Share => match units::share(text) {
                 Ok(percent) => Ok(Value::Share(percent)),
-                Err(reason) => Err(self.unit(node, scalar, reason)),
+                Err(reason) => Err(unit_misfit(node, scalar, reason)),
             },
             Kind::Words { now, later } => {
                 if let Some(word) = now.iter().find(|word| **word == text) {
@@ -313,12 +321,7 @@ impl<'a> Walk<'a> {
                 plain_text(node, scalar)?;
                 let path = self.report.resolve_path(node.place, text);
                 if matches!(kind, Kind::File) && !self.no_files {
-                    fs::File::open(&path)
-                        .and_then(|file| file.metadata())
-                        .and_then(
-                            |meta| if meta.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(()) },
-                        )
-                        .map_err(|error| Misfit::because(node, words_of(&error)))?;
+                    readable(&path).map_err(|error| Misfit::because(node, words_of(&error)))?;
                 }
                 Ok(Value::Path(path))
             }
@@ -327,15 +330,6 @@ impl<'a> Walk<'a> {
                 // `attempt` has taken these apart before a scalar is looked at.
                 unreachable!("{kind:?} is no scalar")
             }
-        }
-    }
-
-    /// A value with a unit: what is missing is most often the unit.
-    #[expect(clippy::unused_self, reason = "reads as one of the misfits of this walk")]
-    fn unit(&self, node: &Node, scalar: &Scalar, reason: &str) -> Misfit {
-        match scalar.plain {
-            Plain::Null => Misfit::of(node),
-            _ => Misfit::because(node, reason),
         }
     }
 
@@ -364,6 +358,14 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// A value with a unit: what is missing is most often the unit.
+fn unit_misfit(node: &Node, scalar: &Scalar, reason: &str) -> Misfit {
+    match scalar.plain {
+        Plain::Null => Misfit::of(node),
+        _ => Misfit::because(node, reason),
+    }
+}
+
 fn text_value(kind: &TextKind, node: &Node, scalar: &Scalar) -> Result<(), Misfit> {
     let number = kind.numbers && matches!(scalar.plain, Plain::Int(_) | Plain::Float(_) | Plain::Bool(_));
     if !number {
@@ -388,21 +390,35 @@ fn plain_text(node: &Node, scalar: &Scalar) -> Result<(), Misfit> {
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
-    let size = fs::metadata(path).map_err(|error| words_of(&error))?.len();
-    if size > SECRET_BYTES_MAX {
-        return Err(format!("the file is larger than {SECRET_BYTES_MAX} bytes"));
-    }
-    let text = fs::read_to_string(path).map_err(|error| words_of(&error))?;
+    let bytes = read_at_most(path, SECRET_BYTES_MAX).map_err(|error| words_of(&error))?;
+    let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Is there a file that may be read? A pipe is believed: opening it would wait for its writer.
+fn readable(path: &Path) -> io::Result<()> {
+    let meta = fs::metadata(path)?;
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if meta.is_file() { fs::File::open(path).map(drop) } else { Ok(()) }
+}
+
+/// A whole file, refused when it is larger than `max` bytes. The length that the system tells is not believed.
+pub(super) fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    let is_larger = u64::try_from(bytes.len()).is_ok_and(|length| length > max);
+    if is_larger { Err(io::Error::other(format!("the file is larger than {max} bytes"))) } else { Ok(bytes) }
+}
+
 /// An I/O error in words that do not depend on the machine.
-pub(super) fn words_of(error: &std::io::Error) -> String {
+pub(super) fn words_of(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "this file may not be read".to_owned(),
-        std::io::ErrorKind::IsADirectory => "this is a directory".to_owned(),
-        std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this file may not be read".to_owned(),
+        io::ErrorKind::IsADirectory => "this is a directory".to_owned(),
+        io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -108,12 +108,7 @@ pub(super) fn store(value: &Checked, resolver: &mut Resolver<'_>) -> store::Conf
         return store::Config { memory: store::Memory { size: 0, object_max: 0 } };
     };
     let size = match memory.get("size").value {
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of memory need not be exact"
-        )]
+        // A share of memory need not be exact.
         Value::Share(percent) => (resolver.environment.memory() as f64 * percent / 100.0) as u64,
         _ => memory.size("size"),
     };

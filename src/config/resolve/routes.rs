@@ -1,6 +1,6 @@
 //! `sites` and `routes`: who answers which request.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -15,7 +15,7 @@ use crate::{
     config::{
         checked::{Checked, Fields},
         values,
-        walk::words_of,
+        walk::{read_at_most, words_of},
     },
     front,
     proxy::routing::{
@@ -51,7 +51,7 @@ pub(super) fn routing(
     });
     resolver.unique("the route", names);
     let hosts = site_fields().flat_map(|site| site.get("hosts").items());
-    let hosts = hosts.filter_map(|host| Some((host.text()?.to_ascii_lowercase(), &host.at)));
+    let hosts = hosts.filter_map(|host| Some((host.text()?.trim_end_matches('.').to_ascii_lowercase(), &host.at)));
     resolver.unique("the host", hosts);
     let sites = site_fields().map(|site| {
         let hosts = site.get("hosts");
@@ -91,7 +91,7 @@ fn route(fields: &Fields, named: &Named<'_>, resolver: &mut Resolver<'_>) -> Opt
     let action = action(fields, &matches, resolver);
     let upstream =
         fields.text("upstream").is_some().then(|| named.upstreams.find(fields.get("upstream"), resolver)).flatten();
-    if fields.text("upstream").is_none() {
+    if !fields.wrote("upstream") && !fields.wrote("split") {
         needs_upstream(fields, resolver);
     }
     let cache = named.policies.of_route(fields.get("cache"), resolver);
@@ -142,7 +142,7 @@ fn action(fields: &Fields, matches: &Match, resolver: &mut Resolver<'_>) -> Opti
     const ACTIONS: [&str; 3] = ["upstream", "redirect", "respond"];
     // `split` is rejected where it is found; the route is not blamed a second time.
     let written: Vec<_> = ACTIONS.into_iter().filter(|name| fields.wrote(name)).collect();
-    let split = fields.get("split").written;
+    let split = fields.wrote("split");
     match written[..] {
         [] if !split => {
             resolver.problem(&fields.at, "found no action, expected one of upstream, split, redirect, respond", None);
@@ -217,26 +217,17 @@ fn respond(fields: &Fields, resolver: &mut Resolver<'_>) -> Option<Respond> {
         }
     }
     let body = match file.path() {
-        Some(path) if !resolver.no_files => {
-            let read = fs::metadata(path).and_then(|meta| {
-                if meta.len() > RESPOND_BYTES_MAX {
-                    Err(std::io::Error::other(format!("the file is larger than {RESPOND_BYTES_MAX} bytes")))
-                } else {
-                    fs::read(path)
-                }
-            });
-            match read {
-                Ok(content) => Bytes::from(content),
-                Err(error) => {
-                    resolver.problem(
-                        &file.at,
-                        format!("found {}, expected a file: {}", path.display(), words_of(&error)),
-                        None,
-                    );
-                    return None;
-                }
+        Some(path) if !resolver.no_files => match read_at_most(path, RESPOND_BYTES_MAX) {
+            Ok(content) => Bytes::from(content),
+            Err(error) => {
+                resolver.problem(
+                    &file.at,
+                    format!("found {}, expected a file: {}", path.display(), words_of(&error)),
+                    None,
+                );
+                return None;
             }
-        }
+        },
         Some(_) => Bytes::new(),
         None => body.text().map(|text| Bytes::from(text.to_owned())).unwrap_or_default(),
     };
