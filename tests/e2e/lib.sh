@@ -4,6 +4,7 @@ read -r DEMO_EDGE_PORT DEMO_ADMIN_PORT DEMO_LEARNING_PORT DEMO_COLLAB1_PORT DEMO
     source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
     free_ports 5
 )
+export DEMO_EDGE_PORT DEMO_ADMIN_PORT DEMO_LEARNING_PORT DEMO_COLLAB1_PORT DEMO_COLLAB2_PORT
 DEMO_VAR=$(mktemp -d)
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/demo.sh"
 

@@ -67,7 +67,7 @@ def fresh(url: str, report_file: str):
     rooms = json.loads(pathlib.Path(report_file).read_text())
     lost = {}
     for name, room in rooms.items():
-        loaded = subprocess.run(["node", "fresh.mjs", url, name], cwd=STORM, capture_output=True, text=True)
+        loaded = subprocess.run(["node", "fresh.mjs", url, name], cwd=STORM, capture_output=True, text=True, timeout=60)
         lost[name] = [token for token in room["seen"] if token not in loaded.stdout] or loaded.stderr
     seen = sum(len(room["seen"]) for room in rooms.values())
     lost = {name: what for name, what in lost.items() if what}
