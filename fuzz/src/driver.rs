@@ -1,7 +1,7 @@
 //! Reads all messages of one connection from bytes that are cut into pieces, as a server or a client would.
 
 use bytes::BytesMut;
-use http::Method;
+use http::{Method, StatusCode};
 
 use crate::wire::{BodyReader, Framing, HeadLimits, HeadReader, RawTarget, RequestHead, ResponseHead, Step};
 
@@ -60,7 +60,11 @@ pub fn responses<'a>(
         |buf| reader.response(buf, method).map_err(|bad| bad.reason()),
         |head| Next {
             framing: head.framing,
-            keep_alive: head.keep_alive && head.status != http::StatusCode::SWITCHING_PROTOCOLS,
+            keep_alive: match head.status {
+                StatusCode::SWITCHING_PROTOCOLS => false,
+                // The final response follows whatever an interim one says.
+                status => head.keep_alive || status.is_informational(),
+            },
         },
         body_max,
     )

@@ -176,3 +176,148 @@ fn without_dot_segments(path: &str) -> Result<String, BadTarget> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[rustfmt::skip]
+    const NORMAL: &[(&str, &str)] = &[
+        ("/", "/"),
+        ("/a/b?c=d&c", "/a/b?c=d&c"),
+        ("/%41%7e%2D%2e%5F", "/A~-._"),
+        ("/%c3%a9%2f%5c%25", "/%C3%A9%2F%5C%25"),
+        ("/a/./b", "/a/b"),
+        ("/a/.", "/a/"),
+        ("/./", "/"),
+        ("/a/../b", "/b"),
+        ("/a/b/..", "/a/"),
+        ("/a/..", "/"),
+        ("/a/b/../../c", "/c"),
+        ("/a/%2e%2E/b", "/b"),
+        ("/a/.%2e/b", "/b"),
+        ("/a/%2e/b", "/a/b"),
+        ("/a/.../b", "/a/.../b"),
+        ("/a/..b/.c", "/a/..b/.c"),
+        ("/a/%252e%252e/b", "/a/%252e%252e/b"),
+        ("/a/..%2fb", "/a/..%2Fb"),
+        ("/a/..;/b", "/a/..;/b"),
+        ("//a//b//", "//a//b//"),
+        ("//", "//"),
+        ("/a//../b", "/a/b"),
+        ("/.//a", "//a"),
+        ("//../a", "/a"),
+        ("/a?", "/a?"),
+        ("/a?/../b/./c", "/a?/../b/./c"),
+        ("/a?%7e%2f%zz%", "/a?~%2F%25zz%25"),
+        ("/a?%%34%31", "/a?%2541"),
+        ("/a??b?c", "/a??b?c"),
+        ("/a%3Fb?c", "/a%3Fb?c"),
+        ("/a%23b", "/a%23b"),
+        ("/a:b@c;d=e,f!$&'()*+|^`{}\"<>[]", "/a:b@c;d=e,f!$&'()*+|^`{}\"<>[]"),
+    ];
+
+    const REFUSED: &[(&str, BadTarget)] = &[
+        ("", BadTarget::NoSlash),
+        ("a/b", BadTarget::NoSlash),
+        ("http://a/", BadTarget::NoSlash),
+        ("/..", BadTarget::AboveRoot),
+        ("/../a", BadTarget::AboveRoot),
+        ("/a/../../b", BadTarget::AboveRoot),
+        ("/%2e%2e/a", BadTarget::AboveRoot),
+        ("/./../a", BadTarget::AboveRoot),
+        ("/%00", BadTarget::Nul),
+        ("/a?b=%00", BadTarget::Nul),
+        ("/a\\b", BadTarget::Backslash),
+        ("/a?\\", BadTarget::Backslash),
+        ("/a#b", BadTarget::Fragment),
+        ("/a b", BadTarget::Control),
+        ("/a\tb", BadTarget::Control),
+        ("/\u{7f}", BadTarget::Control),
+        ("/\u{e9}", BadTarget::Control),
+        ("/100%", BadTarget::Percent),
+        ("/%4", BadTarget::Percent),
+        ("/%4g", BadTarget::Percent),
+        ("/%%41", BadTarget::Percent),
+        ("/%+1", BadTarget::Percent),
+    ];
+
+    #[test]
+    fn a_target_has_one_normal_form() {
+        for (raw, normal) in NORMAL {
+            let target = Target::parse(raw).unwrap_or_else(|bad| panic!("{raw}: {bad}"));
+            assert_eq!(target.path_and_query(), *normal, "{raw}");
+            assert_eq!(target.received(), *raw);
+            let query = normal.split_once('?').map(|(_, query)| query);
+            assert_eq!((target.query(), target.path()), (query, normal.split('?').next().unwrap()), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for (raw, bad) in REFUSED {
+            assert_eq!(Target::parse(raw), Err(*bad), "{raw}");
+        }
+    }
+
+    /// The path as RFC 3986 section 5.2.4 says it, on a stack of segments; `None` above the root.
+    fn resolved(path: &str) -> Option<String> {
+        let mut stack = Vec::new();
+        let segments: Vec<&str> = path[1..].split('/').collect();
+        for (at, segment) in segments.iter().enumerate() {
+            match *segment {
+                "." => {}
+                ".." => drop(stack.pop()?),
+                segment => stack.push(segment),
+            }
+            if at + 1 == segments.len() && [".", ".."].contains(segment) {
+                stack.push("");
+            }
+        }
+        Some(format!("/{}", stack.join("/")))
+    }
+
+    /// Every spelling of a byte: as it is, and encoded with either case of digits.
+    fn spelled(text: &str) -> impl Strategy<Value = String> + use<> {
+        let spellings: Vec<_> = text
+            .bytes()
+            .map(|byte| {
+                let plain = char::from(byte).to_string();
+                if byte == b'/' {
+                    return Just(plain).boxed(); // an encoded slash is another byte
+                }
+                prop_oneof![Just(plain), Just(format!("%{byte:02x}")), Just(format!("%{byte:02X}"))].boxed()
+            })
+            .collect();
+        spellings.prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn dot_segments_go_however_they_are_spelled(
+            (plain, spelled) in "/([.a]{0,3}/){0,4}[.a]{0,3}".prop_flat_map(|plain| {
+                let spelled = spelled(&plain);
+                (Just(plain), spelled)
+            })
+        ) {
+            match (Target::parse(&spelled), resolved(&plain)) {
+                (Ok(target), Some(path)) => prop_assert_eq!(target.path(), path),
+                (Err(bad), None) => prop_assert_eq!(bad, BadTarget::AboveRoot),
+                (target, path) => prop_assert!(false, "{:?} but {:?}", target, path),
+            }
+        }
+
+        #[test]
+        fn a_normal_form_is_normal(raw in "/[-a./%?0-9A-F;~]{0,40}") {
+            if let Ok(target) = Target::parse(&raw) {
+                let again = Target::parse(target.path_and_query());
+                prop_assert_eq!(again.as_ref().map(Target::path_and_query), Ok(target.path_and_query()));
+                prop_assert_eq!(again.as_ref().map(Target::path), Ok(target.path()));
+                prop_assert!(target.path().split('/').all(|segment| !matches!(segment, "." | "..")));
+                prop_assert!(!target.path_and_query().contains("%2E") && !target.path_and_query().contains("%2e"));
+            }
+        }
+    }
+}

@@ -87,3 +87,71 @@ fn port_number(port: &str) -> Result<Option<u16>, BadAuthority> {
         Ok(number) => Ok(Some(number)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_authorities_are_written_alike() {
+        for (text, written) in [
+            ("a", "a"),
+            ("A.Test", "a.test"),
+            ("a.test.", "a.test"),
+            ("a.test.:080", "a.test:80"),
+            ("a:", "a"),
+            ("x_y-1.test:65535", "x_y-1.test:65535"),
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("[::1]", "[::1]"),
+            ("[2001:DB8:0::1]:443", "[2001:db8::1]:443"),
+            ("[::ffff:1.2.3.4]:", "[::ffff:1.2.3.4]"),
+        ] {
+            let authority: Authority = text.parse().unwrap_or_else(|_| panic!("{text}"));
+            assert_eq!(authority.to_string(), written);
+            assert_eq!(Authority::parse(written), Ok(authority), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_host_is_refused() {
+        let long = "a".repeat(HOST_MAX + 1);
+        for text in [
+            "",
+            ":",
+            ":80",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a..",
+            "a b",
+            "a,b",
+            "a/b",
+            "a@b",
+            "a%41",
+            "a\\b",
+            "a:b",
+            "a:0",
+            "a:-1",
+            "a:+1",
+            "a:65536",
+            "a:000080",
+            "a:80:80",
+            "a: 80",
+            "\u{e9}",
+            "::1",
+            "[]",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[::1]:x",
+            "[a]",
+            "[::1%eth0]",
+            "[v1.a]",
+            "a[::1]",
+            &long,
+        ] {
+            assert_eq!(Authority::parse(text), Err(BadAuthority), "{text}");
+        }
+    }
+}

@@ -196,3 +196,81 @@ pub(super) fn take(buf: &mut BytesMut, left: u64) -> (Bytes, u64) {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
     (buf.split_to(length).freeze(), left - length as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_by_length_leaves_what_follows() {
+        let mut body = BodyReader::new(Framing::Length(5), Some(5));
+        let mut buf = BytesMut::from(&b"hel"[..]);
+        assert_eq!(body.read(&mut buf), Ok(Step::Data("hel".into())));
+        assert_eq!(body.read(&mut buf), Ok(Step::More));
+        assert_eq!(body.eof(), Err(BodyError::Truncated));
+        buf.extend_from_slice(b"loGET");
+        assert_eq!(body.read(&mut buf), Ok(Step::Data("lo".into())));
+        assert!(body.is_end());
+        assert_eq!((body.read(&mut buf), body.eof(), body.received()), (Ok(Step::End), Ok(()), 5));
+        assert_eq!(buf, "GET");
+    }
+
+    #[test]
+    fn a_body_too_long_fails_before_its_first_byte() {
+        let mut buf = BytesMut::new();
+        assert_eq!(BodyReader::new(Framing::Length(6), Some(5)).read(&mut buf), Err(BodyError::TooLarge));
+        let mut buf = BytesMut::from(&b"6\r\n"[..]);
+        assert_eq!(BodyReader::new(Framing::Chunked, Some(5)).read(&mut buf), Err(BodyError::TooLarge));
+    }
+
+    #[test]
+    fn only_a_body_until_close_ends_when_the_peer_closes() {
+        for (framing, end) in [
+            (Framing::None, Ok(())),
+            (Framing::Length(0), Ok(())),
+            (Framing::Length(1), Err(BodyError::Truncated)),
+            (Framing::Chunked, Err(BodyError::Truncated)),
+            (Framing::UntilClose, Ok(())),
+        ] {
+            let mut body = BodyReader::new(framing, None);
+            assert_eq!(body.eof(), end, "{framing:?}");
+            assert_eq!(body.is_end(), end.is_ok());
+        }
+    }
+
+    #[test]
+    fn data_is_passed_on_without_copying() {
+        let mut buf = BytesMut::from(&b"5\r\nhello\r\n"[..]);
+        let place = buf[3..].as_ptr();
+        let Ok(Step::Data(data)) = BodyReader::new(Framing::Chunked, None).read(&mut buf) else { panic!("no data") };
+        assert_eq!((data.as_ptr(), &data[..]), (place, &b"hello"[..]));
+    }
+
+    #[test]
+    fn a_body_is_written_in_its_framing() {
+        for (framing, expected) in [
+            (Framing::Length(10), &b"hellohello"[..]),
+            (Framing::Chunked, b"5\r\nhello\r\n5\r\nhello\r\n0\r\n\r\n"),
+            (Framing::UntilClose, b"hellohello"),
+        ] {
+            let (mut writer, mut out) = (BodyWriter::new(framing), Vec::new());
+            for piece in ["hello", "", "hello"] {
+                assert_eq!(writer.data(piece.into(), &mut out), Ok(()));
+            }
+            assert_eq!(writer.end(&mut out), Ok(()));
+            assert_eq!(out.concat(), expected);
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_length_is_not_written() {
+        for framing in [Framing::None, Framing::Length(4)] {
+            let (mut writer, mut out) = (BodyWriter::new(framing), Vec::new());
+            assert_eq!(writer.data("hello".into(), &mut out), Err(LengthMismatch));
+            assert!(out.is_empty());
+        }
+        let mut short = BodyWriter::new(Framing::Length(6));
+        assert_eq!(short.data("hello".into(), &mut Vec::new()), Ok(()));
+        assert_eq!(short.end(&mut Vec::new()), Err(LengthMismatch));
+    }
+}

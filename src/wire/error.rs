@@ -200,3 +200,30 @@ impl BodyError {
         self.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_the_status_that_the_rfc_names() {
+        for (bad, status, reason) in [
+            (BadRequest::BareLf, 400, "bare-lf"),
+            (BadRequest::LengthRequired, 411, "length-required"),
+            (BadRequest::ContentLengthOverflow, 413, "content-length-overflow"),
+            (BadRequest::TargetTooLong, 414, "target-too-long"),
+            (BadRequest::Expectation, 417, "expectation"),
+            (BadRequest::HeadTooLarge, 431, "head-too-large"),
+            (BadRequest::TooManyFields, 431, "too-many-fields"),
+            (BadRequest::MethodTooLong, 501, "method-too-long"),
+            (BadRequest::UnsupportedTransferEncoding, 501, "unsupported-transfer-encoding"),
+            (BadRequest::UnsupportedVersion, 505, "unsupported-version"),
+            (BadRequest::TransferEncodingInHttp10, 400, "transfer-encoding-in-http10"),
+        ] {
+            assert_eq!((bad.status().as_u16(), bad.reason()), (status, reason));
+        }
+        assert_eq!((BodyError::TooLarge.status().as_u16(), BodyError::TooLarge.reason()), (413, "too-large"));
+        assert_eq!(BodyError::ChunkEnd.status(), 400);
+        assert_eq!(BadResponse::StatusLine.reason(), "status-line");
+    }
+}

@@ -22,7 +22,8 @@ pub struct ResponseHead {
     pub framing: Framing,
     /// As announced, also where no body follows (HEAD, 304).
     pub content_length: Option<u64>,
-    /// The origin will read another request on this connection.
+    /// The origin will read another request on this connection. Of a final response only: an interim one decides
+    /// nothing.
     pub keep_alive: bool,
 }
 
@@ -83,8 +84,8 @@ pub(super) fn parse(head: &Bytes, count: usize, request_method: &Method) -> Resu
     if chunked && content_length.is_some() {
         return Err(BadResponse::LengthAndTransferEncoding);
     }
-    let never_content = status.is_informational() || status == StatusCode::NO_CONTENT;
-    let no_body = never_content
+    let no_body = status.is_informational()
+        || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
         || *request_method == Method::HEAD
         || (*request_method == Method::CONNECT && status.is_success());
@@ -94,9 +95,9 @@ pub(super) fn parse(head: &Bytes, count: usize, request_method: &Method) -> Resu
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     };
-    // An origin that announces a body where none can be may send it all the same: the bytes after this head are in
-    // doubt (RFC 9110 section 8.6, RFC 9112 section 6.1).
-    let doubtful = never_content && (chunked || content_length.is_some_and(|length| length > 0));
+    // An origin that announces a body of a 204 may send it all the same: the bytes after this head are in doubt
+    // (RFC 9110 section 8.6, RFC 9112 section 6.1).
+    let doubtful = status == StatusCode::NO_CONTENT && (chunked || content_length.is_some_and(|length| length > 0));
     Ok(ResponseHead {
         status,
         version,

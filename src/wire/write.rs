@@ -106,3 +106,56 @@ fn fields_size(fields: &HeaderMap) -> usize {
 fn is_visible(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_request_has_one_host_and_one_framing_whatever_its_fields_say() {
+        let fields = fields(&[("host", "evil"), ("content-length", "9"), ("transfer-encoding", "x"), ("x", "y")]);
+        for (method, framing, expected) in [
+            (Method::GET, Framing::None, "GET /a HTTP/1.1\r\nhost: b\r\nx: y\r\n\r\n"),
+            (Method::POST, Framing::None, "POST /a HTTP/1.1\r\nhost: b\r\nx: y\r\ncontent-length: 0\r\n\r\n"),
+            (Method::GET, Framing::Length(0), "GET /a HTTP/1.1\r\nhost: b\r\nx: y\r\ncontent-length: 0\r\n\r\n"),
+            (Method::PUT, Framing::Chunked, "PUT /a HTTP/1.1\r\nhost: b\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"),
+        ] {
+            let mut out = BytesMut::new();
+            write_request_head(&mut out, &method, "/a", "b", &fields, framing);
+            assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn a_response_says_how_it_ends_and_whether_the_connection_stays() {
+        let (v10, v11) = (Version::Http10, Version::Http11);
+        let (none, five) = (Framing::None, Framing::Length(5));
+        for (version, status, framing, announced, keep_alive, expected) in [
+            (v11, 200, five, None, true, "200 OK\r\nx: y\r\ncontent-length: 5\r\n"),
+            (v11, 200, five, None, false, "200 OK\r\nx: y\r\ncontent-length: 5\r\nconnection: close\r\n"),
+            (v11, 200, Framing::Chunked, None, true, "200 OK\r\nx: y\r\ntransfer-encoding: chunked\r\n"),
+            (v11, 200, Framing::UntilClose, None, true, "200 OK\r\nx: y\r\nconnection: close\r\n"),
+            (v10, 200, five, None, true, "200 OK\r\nx: y\r\ncontent-length: 5\r\nconnection: keep-alive\r\n"),
+            (v10, 200, five, None, false, "200 OK\r\nx: y\r\ncontent-length: 5\r\nconnection: close\r\n"),
+            (v11, 200, none, Some(7), true, "200 OK\r\nx: y\r\ncontent-length: 7\r\n"),
+            (v11, 200, none, None, true, "200 OK\r\nx: y\r\n"),
+            (v11, 304, none, Some(7), true, "304 Not Modified\r\nx: y\r\ncontent-length: 7\r\n"),
+            (v11, 204, none, Some(7), true, "204 No Content\r\nx: y\r\n"),
+            (v11, 103, none, Some(7), false, "103 Early Hints\r\nx: y\r\n"),
+            (v11, 101, none, None, false, "101 Switching Protocols\r\nx: y\r\n"),
+            (v11, 799, Framing::Length(0), None, true, "799 \r\nx: y\r\ncontent-length: 0\r\n"),
+        ] {
+            let fields = fields(&[("transfer-encoding", "x"), ("content-length", "9"), ("x", "y")]);
+            let status = StatusCode::from_u16(status).unwrap();
+            let mut out = BytesMut::new();
+            write_response_head(&mut out, version, status, &fields, framing, announced, keep_alive);
+            assert_eq!(out, format!("HTTP/1.1 {expected}\r\n"));
+        }
+    }
+}
