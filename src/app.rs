@@ -38,6 +38,8 @@ use crate::{
 
 /// Connections that wait to be accepted; the kernel cuts it to `somaxconn`.
 const BACKLOG: i32 = 4_096;
+/// Less than the usual scrape interval.
+const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 /// How long the access log may take to write what waits when the edge stops.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
@@ -148,6 +150,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     readiness.listeners_bound();
     tokio::spawn(Arc::clone(&pools).run(connector, stopping.subscribe()));
     tokio::spawn(first_round(pools, Arc::clone(&readiness), stopping.subscribe()));
+    tokio::spawn(observe(Arc::clone(&edge), stopping.subscribe()));
     let control = Arc::new(Control { edge: Arc::clone(&edge) });
     let parts = admin::Parts {
         metrics: Arc::new(edge.metrics.clone()),
@@ -234,6 +237,17 @@ async fn first_round(pools: Arc<Pools>, readiness: Arc<Readiness>, mut stopping:
         }
     }
     readiness.first_health_round_done();
+}
+
+/// Keeps the store's gauges near the truth; counting them on every change would cost the hit path.
+async fn observe(edge: Arc<Edge>, mut stopping: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(OBSERVE_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => edge.store.observe(),
+            _ = stopping.changed() => return,
+        }
+    }
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {

@@ -1,7 +1,8 @@
 //! What a node counts about itself, for Prometheus.
 
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
+    IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    process_collector::ProcessCollector,
 };
 
 /// The metrics of a node; cheap to clone, one registry each, so that tests do not share them.
@@ -39,8 +40,7 @@ impl Metrics {
         let labelled = |name: &str, help: &str, label: &str| {
             add(&registry, IntCounterVec::new(Opts::new(name, help), &[label]).expect("a constant name and label"))
         };
-        let counter =
-            |name: &str, help: &str| add(&registry, IntCounter::new(name, help).expect("a constant name"));
+        let counter = |name: &str, help: &str| add(&registry, IntCounter::new(name, help).expect("a constant name"));
         let gauge = |name: &str, help: &str| add(&registry, IntGauge::new(name, help).expect("a constant name"));
         let metrics = Self {
             rooms: gauge("rt_rooms", "Rooms in memory"),

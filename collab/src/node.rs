@@ -163,7 +163,8 @@ impl Node {
             }
             Refused::NodeFull | Refused::Draining => {
                 let retry = (header::RETRY_AFTER, RETRY_AFTER);
-                (StatusCode::SERVICE_UNAVAILABLE, [id, retry], "this node takes nobody new; try again\n").into_response()
+                (StatusCode::SERVICE_UNAVAILABLE, [id, retry], "this node takes nobody new; try again\n")
+                    .into_response()
             }
         }
     }

@@ -69,8 +69,7 @@ async fn carry<S, E>(socket: &mut S, membership: &mut Membership, metrics: &Metr
 where
     S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
 {
-    let [received, sent] =
-        ["received", "sent"].map(|direction| metrics.messages.with_label_values(&[direction]));
+    let [received, sent] = ["received", "sent"].map(|direction| metrics.messages.with_label_values(&[direction]));
     let start = Instant::now();
     let mut updates = Allowance::new(UPDATES_PER_SECOND_MAX, UPDATES_BURST_MAX, start);
     let mut others = Allowance::new(OTHERS_PER_SECOND_MAX, OTHERS_BURST_MAX, start);

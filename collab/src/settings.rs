@@ -61,7 +61,11 @@ impl std::str::FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, NotANodeId> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-[]#".contains(&byte);
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(Self(text.into())) } else { Err(NotANodeId) }
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(NotANodeId)
+        }
     }
 }
 

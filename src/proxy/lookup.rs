@@ -192,7 +192,7 @@ impl Exchange<'_> {
         if self.edge.store.is_failing(id, Instant::now()) {
             return;
         }
-        if let Joined::Writer(fill) = self.edge.store.join_fill(id) {
+        if let Joined::Writer(fill) = self.edge.store.join_fill(id, wanted.key.url_hash(self.edge.store.seed())) {
             self.refill(wanted, id, fill, Some(found.clone()), None);
         }
     }
@@ -237,7 +237,11 @@ impl Exchange<'_> {
         let mut collapse = !self.wants_its_own(&wanted) && !self.edge.store.is_uncollapsible(id, Instant::now());
         let mut failure = Failure { status: http::StatusCode::BAD_GATEWAY, error: "proxy_internal_error" };
         for _ in 0..FETCHES_MAX {
-            let joined = if collapse { self.edge.store.join_fill(id) } else { Joined::Full };
+            let joined = if collapse {
+                self.edge.store.join_fill(id, wanted.key.url_hash(self.edge.store.seed()))
+            } else {
+                Joined::Full
+            };
             let (fill, is_writer) = match joined {
                 Joined::Writer(fill) => (fill, true),
                 Joined::Waiter(fill) => (fill, false),
@@ -360,7 +364,7 @@ impl Exchange<'_> {
                     return Ok(None);
                 }
                 CollapseExpired::Fetch if fill.take_second_writer(Instant::now(), collapse.wait) => {
-                    let second = self.edge.store.replace_fill(id);
+                    let second = self.edge.store.replace_fill(id, wanted.key.url_hash(self.edge.store.seed()));
                     return self.as_writer(wanted, id, &second, sink).await;
                 }
                 CollapseExpired::Fetch => {}

@@ -131,10 +131,16 @@ pub struct Purged {
     pub bytes: u64,
 }
 
+/// A fill that later requests may join, and the URL that a purge of it would name.
+struct InProgress {
+    fill: Arc<Fill>,
+    url: u128,
+}
+
 pub struct Store {
     memory: memory::Memory,
     purges: Purges,
-    fills: Mutex<HashMap<u128, Arc<Fill>>>,
+    fills: Mutex<HashMap<u128, InProgress>>,
     uncollapsible: Cache<u128, Instant>,
     failing: Cache<u128, Instant>,
     seed: u64,
@@ -265,6 +271,7 @@ impl Store {
     /// the workers.
     pub fn purge(&self, order: &PurgeOrder, now: SystemTime) -> Purged {
         let position = self.purges.apply(order, now);
+        self.detach_fills(|_| true);
         let (mut matched, mut bytes) = (0, 0);
         for stored in self.memory.walk() {
             let hard = match self.verdict(&stored) {
@@ -285,37 +292,49 @@ impl Store {
     /// Invalidates by URL without counting (RFC 9111 4.4).
     pub fn invalidate(&self, url: u128, now: SystemTime) {
         self.purges.apply(&PurgeOrder { targets: vec![PurgeTarget::Url(url)], soft: false }, now);
+        self.detach_fills(|fill| fill == url);
     }
 
-    fn fills(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Arc<Fill>>> {
+    /// What is on its way began before the purge: those who already read it go on, later requests begin anew.
+    fn detach_fills(&self, is_touched: impl Fn(u128) -> bool) {
+        self.fills().retain(|_, running| {
+            let touched = is_touched(running.url);
+            if touched {
+                self.fills_running.dec();
+            }
+            !touched
+        });
+    }
+
+    fn fills(&self) -> std::sync::MutexGuard<'_, HashMap<u128, InProgress>> {
         // The map is whole between any two statements that could panic.
         self.fills.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The fill in progress under `id`.
     pub fn fill(&self, id: u128) -> Option<Arc<Fill>> {
-        self.fills().get(&id).cloned()
+        self.fills().get(&id).map(|running| Arc::clone(&running.fill))
     }
 
     /// Joins the fill under `id`, or begins one: then the caller is its writer and must run it.
-    pub fn join_fill(&self, id: u128) -> Joined {
+    pub fn join_fill(&self, id: u128, url: u128) -> Joined {
         let mut fills = self.fills();
-        if let Some(fill) = fills.get(&id) {
-            return Joined::Waiter(Arc::clone(fill));
+        if let Some(running) = fills.get(&id) {
+            return Joined::Waiter(Arc::clone(&running.fill));
         }
         if fills.len() >= FILLS_MAX {
             return Joined::Full;
         }
         let fill = Fill::new();
-        fills.insert(id, Arc::clone(&fill));
+        fills.insert(id, InProgress { fill: Arc::clone(&fill), url });
         self.fills_running.inc();
         Joined::Writer(fill)
     }
 
     /// Begins a fill whatever is in progress: later requests join this one.
-    pub fn replace_fill(&self, id: u128) -> Arc<Fill> {
+    pub fn replace_fill(&self, id: u128, url: u128) -> Arc<Fill> {
         let fill = Fill::new();
-        if self.fills().insert(id, Arc::clone(&fill)).is_none() {
+        if self.fills().insert(id, InProgress { fill: Arc::clone(&fill), url }).is_none() {
             self.fills_running.inc();
         }
         fill
@@ -324,7 +343,7 @@ impl Store {
     /// The fill is over: nobody joins it any more.
     pub fn end_fill(&self, id: u128, fill: &Arc<Fill>) {
         let mut fills = self.fills();
-        if fills.get(&id).is_some_and(|present| Arc::ptr_eq(present, fill)) {
+        if fills.get(&id).is_some_and(|present| Arc::ptr_eq(&present.fill, fill)) {
             fills.remove(&id);
             self.fills_running.dec();
         }
