@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
+use super::Format;
 use crate::config::{self, Environment, Loaded, Options, Problems};
 
 /// `check -c FILE`
@@ -16,16 +17,6 @@ pub struct CheckArgs {
     /// Do not open the certificates, secrets and other files that the configuration names.
     #[arg(long, env = "EDUHAM_EDGE_NO_FILES")]
     pub no_files: bool,
-}
-
-/// How findings are printed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people: a line for each finding.
-    #[default]
-    Text,
-    /// For programs: one JSON object.
-    Json,
 }
 
 /// Checks a configuration and writes every finding to `out`. The exit code is 1 when there is a problem.

@@ -40,6 +40,16 @@ enum Command {
     Healthcheck(healthcheck::Args),
 }
 
+/// How a command prints what it found or did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people: a line each
+    #[default]
+    Text,
+    /// For programs: one JSON object
+    Json,
+}
+
 /// Runs the command that `arguments` name, the program's own name first.
 pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {

@@ -2,11 +2,10 @@
 
 use std::{io::Write, path::PathBuf};
 
-use clap::ValueEnum;
 use http::{Method, StatusCode};
 
 use super::{
-    TOKEN_ENV,
+    Format, TOKEN_ENV,
     control::{self, Admin, ClientError},
 };
 
@@ -36,14 +35,8 @@ pub(super) struct Args {
     #[arg(long, env = "EDUHAM_EDGE_WAIT")]
     wait: bool,
     /// How the receipt is printed
-    #[arg(long, env = "EDUHAM_EDGE_FORMAT", value_enum, default_value_t = Format::Text)]
+    #[arg(long, env = "EDUHAM_EDGE_FORMAT", value_enum, default_value_t)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 #[derive(Debug, thiserror::Error)]
