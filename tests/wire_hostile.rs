@@ -10,9 +10,8 @@ use std::{fmt::Debug, fs, path::Path};
 
 use driver::{End, Transcript};
 use eduham_edge::{
-    front::{self, UnderscoreHeaders},
     proxy,
-    wire::{self, Framing, HeadLimits, RawTarget, RequestHead, ResponseHead},
+    wire::{self, Framing, HeadLimits, RawTarget, RequestHead, ResponseHead, UnderscoreHeaders},
 };
 use http::Method;
 

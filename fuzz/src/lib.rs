@@ -3,8 +3,6 @@
 pub mod driver;
 pub mod properties;
 
-#[path = "../../src/front/config.rs"]
-pub mod front;
 #[path = "../../src/proxy/target.rs"]
 pub mod target;
 #[path = "../../src/wire/mod.rs"]

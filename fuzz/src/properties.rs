@@ -5,11 +5,10 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::{
     driver::{End, Transcript, requests as read_requests, responses as read_responses},
-    front::UnderscoreHeaders,
     proxy::target::Target,
     wire::{
-        BodyWriter, Framing, HeadLimits, RawTarget, RequestHead, ResponseHead, Version, write_request_head,
-        write_response_head,
+        BodyWriter, Framing, HeadLimits, RawTarget, RequestHead, ResponseHead, UnderscoreHeaders, Version,
+        write_request_head, write_response_head,
     },
 };
 

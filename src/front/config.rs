@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use crate::wire::UnderscoreHeaders;
+
 /// `server`: listeners and what every client connection is held to.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -90,13 +92,6 @@ pub struct Limits {
     pub connections: usize,
     /// What happens to a request field with `_` in its name.
     pub underscore_headers: UnderscoreHeaders,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnderscoreHeaders {
-    Drop,
-    Pass,
-    Reject,
 }
 
 /// `server.drain`: how the edge leaves.

@@ -24,7 +24,7 @@ const ORIGIN_HEAD: HeadLimits = HeadLimits {
     header_bytes: 64 * 1024,
     header_count: 200,
     target_bytes: 0,
-    underscore_headers: crate::front::UnderscoreHeaders::Pass,
+    underscore_headers: wire::UnderscoreHeaders::Pass,
 };
 /// A wait that something else bounds.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);

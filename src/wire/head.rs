@@ -10,7 +10,6 @@ use super::{
     request::{self, RequestHead},
     response::{self, ResponseHead},
 };
-use crate::front::UnderscoreHeaders;
 
 /// Bytes of a method; the longest registered one is `UPDATEREDIRECTREF` (17).
 pub const METHOD_MAX: usize = 32;
@@ -29,6 +28,15 @@ pub struct HeadLimits {
     pub target_bytes: usize,
     /// What happens to a field with `_` in its name. Requests only.
     pub underscore_headers: UnderscoreHeaders,
+}
+
+/// What happens to a request field with `_` in its name. Backends that turn `-` into `_` cannot tell `X_User` from
+/// `X-User`, so a client could say for itself what only the edge may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderscoreHeaders {
+    Drop,
+    Pass,
+    Reject,
 }
 
 /// Reads the heads of one connection, one after the other, and remembers how far it has looked.

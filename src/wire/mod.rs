@@ -1,8 +1,8 @@
 //! HTTP/1.1 heads and bodies, read and written strictly.
 //!
-//! Nothing else in the edge looks at the bytes of an HTTP/1 connection, and nothing here does I/O: bytes come in a
-//! [`BytesMut`](bytes::BytesMut), values go out. The caller reads from the socket until a reader says that it has
-//! enough. A result never depends on how the bytes were cut into reads.
+//! Nothing else in the edge looks at the bytes of an HTTP/1 connection, and no parser here does I/O: bytes come in a
+//! [`BytesMut`](bytes::BytesMut), values go out. The caller reads from the socket ([`io`]) until a reader says that it
+//! has enough. A result never depends on how the bytes were cut into reads.
 //!
 //! # What strict means
 //!
@@ -41,7 +41,7 @@ pub use authority::{Authority, BadAuthority};
 pub use body::{BodyReader, BodyWriter, LengthMismatch, Step};
 pub use error::{BadRequest, BadResponse, BodyError};
 pub use framing::{Framing, Version};
-pub use head::{HeadLimits, HeadReader, METHOD_MAX};
+pub use head::{HeadLimits, HeadReader, METHOD_MAX, UnderscoreHeaders};
 pub use request::{RawTarget, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
 pub use write::{write_request_head, write_response_head};
@@ -52,7 +52,6 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::front::UnderscoreHeaders;
 
     const LIMITS: HeadLimits = HeadLimits {
         header_bytes: 32 * 1024,

@@ -9,9 +9,8 @@ use super::{
     error::BadRequest,
     fields::{self, FieldLines, SpaceBeforeColon},
     framing::{self, BadLength, Coding, Framing, Version},
-    head::{HeadLimits, HeadReader, METHOD_MAX},
+    head::{HeadLimits, HeadReader, METHOD_MAX, UnderscoreHeaders},
 };
-use crate::front::UnderscoreHeaders;
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq)]
