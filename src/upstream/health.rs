@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::StatusCode;
-use pingora_core::protocols::Stream;
+use bytes::BytesMut;
+use http::{Method, StatusCode};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep_until},
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -15,11 +15,17 @@ use super::{
     connect::Connector,
     peer::{Finding, Peer},
 };
+use crate::wire::{BodyReader, Framing, HeadLimits, HeadReader, ResponseHead, Step, UnderscoreHeaders};
 
 /// Bytes of an answer that are looked at; a health page is small.
 const ANSWER_MAX: usize = 16 * 1024;
-/// Header fields of an answer.
-const FIELDS_MAX: usize = 100;
+/// What the head of an answer may weigh.
+const HEAD: HeadLimits = HeadLimits {
+    header_bytes: ANSWER_MAX,
+    header_count: 100,
+    target_bytes: 0,
+    underscore_headers: UnderscoreHeaders::Pass,
+};
 /// Probes that failing traffic asks for come at most this often.
 const SUSPICION_GAP: Duration = Duration::from_millis(100);
 
@@ -87,16 +93,10 @@ async fn probe(connector: &Connector, peer: &Peer, health: &Health, request: &[u
     let mut stream = connector.dial(peer, health.timeout).await.map_err(|error| error.to_string())?;
     stream.write_all(request).await.map_err(|error| error.to_string())?;
     stream.flush().await.map_err(|error| error.to_string())?;
-    let mut answer = Answer::default();
-    let status = loop {
-        if let Some(status) = answer.head()? {
-            break status;
-        }
-        if !answer.read(&mut stream).await? {
-            return Err("it closed the connection without an answer".to_owned());
-        }
-    };
-    if status == StatusCode::SERVICE_UNAVAILABLE && draining(&mut answer, &mut stream).await? {
+    let mut answer = Answer::new();
+    let head = answer.head(&mut stream).await?;
+    let status = head.status;
+    if status == StatusCode::SERVICE_UNAVAILABLE && says_draining(&answer.body(&mut stream, head.framing).await?) {
         return Ok(Finding::Draining);
     }
     if health.expect.iter().any(|pattern| pattern.matches(status.as_u16())) {
@@ -106,106 +106,59 @@ async fn probe(connector: &Connector, peer: &Peer, health: &Health, request: &[u
     }
 }
 
-/// Whether the body is a JSON object whose `state` is `draining`.
-async fn draining(answer: &mut Answer, stream: &mut Stream) -> Result<bool, String> {
-    loop {
-        if let Some(body) = answer.body() {
-            return Ok(says_draining(&body));
-        }
-        if !answer.read(stream).await? {
-            return Ok(answer.rest().is_some_and(|body| says_draining(&body)));
-        }
-    }
-}
-
 fn says_draining(body: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|json| json["state"] == "draining")
 }
 
-/// What has come of an answer.
-#[derive(Debug, Default)]
+/// What has come of an answer. It is held to what the traffic's answers are held to: a peer whose answers would be
+/// refused is not well.
 struct Answer {
-    bytes: Vec<u8>,
-    /// Where the body begins, once the head is whole.
-    body_at: usize,
-    framing: Framing,
-}
-
-/// How the body ends.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    Length(usize),
-    Chunked,
-    #[default]
-    Close,
+    heads: HeadReader,
+    buf: BytesMut,
+    received: usize,
 }
 
 impl Answer {
+    fn new() -> Self {
+        Self { heads: HeadReader::new(HEAD), buf: BytesMut::new(), received: 0 }
+    }
+
     /// Reads on; false at the end of the stream.
-    async fn read(&mut self, stream: &mut Stream) -> Result<bool, String> {
-        if self.bytes.len() >= ANSWER_MAX {
+    async fn read<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> Result<bool, String> {
+        if self.received >= ANSWER_MAX {
             return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
         }
-        Ok(stream.read_buf(&mut self.bytes).await.map_err(|error| error.to_string())? > 0)
+        let read = from.read_buf(&mut self.buf).await.map_err(|error| error.to_string())?;
+        self.received += read;
+        Ok(read > 0)
     }
 
-    /// The status, once the head is whole; interim responses (RFC 9110 15.2) are skipped.
-    fn head(&mut self) -> Result<Option<StatusCode>, String> {
+    /// The head; interim responses (RFC 9110 15.2) are skipped.
+    async fn head<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> Result<ResponseHead, String> {
         loop {
-            let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-            let mut head = httparse::Response::new(&mut fields);
-            let parsed = head.parse(&self.bytes).map_err(|error| format!("its answer is not HTTP/1.1: {error}"))?;
-            let (httparse::Status::Complete(length), Some(code)) = (parsed, head.code) else { return Ok(None) };
-            let status = StatusCode::from_u16(code).map_err(|error| error.to_string())?;
-            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-                self.bytes.drain(..length);
-                continue;
+            let head = self.heads.response(&mut self.buf, &Method::GET);
+            match head.map_err(|error| format!("its answer is not HTTP/1.1: {error}"))? {
+                Some(head) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {}
+                Some(head) => return Ok(head),
+                None if self.read(from).await? => {}
+                None => return Err("it closed the connection without an answer".to_owned()),
             }
-            self.framing = framing(head.headers);
-            self.body_at = length;
-            return Ok(Some(status));
         }
     }
 
-    /// The body, once its framing says that it is whole.
-    fn body(&self) -> Option<Vec<u8>> {
-        let bytes = self.bytes.get(self.body_at..)?;
-        match self.framing {
-            Framing::Length(length) => bytes.get(..length).map(<[u8]>::to_vec),
-            Framing::Chunked => unchunk(bytes),
-            Framing::Close => None,
+    /// The body that follows.
+    async fn body<R: AsyncRead + Unpin>(&mut self, from: &mut R, framing: Framing) -> Result<Vec<u8>, String> {
+        let mut reader = BodyReader::new(framing, None);
+        let mut body = Vec::new();
+        let broken = |error| format!("its body is broken: {error}");
+        loop {
+            match reader.read(&mut self.buf).map_err(broken)? {
+                Step::Data(piece) => body.extend_from_slice(&piece),
+                Step::End => return Ok(body),
+                Step::More if self.read(from).await? => {}
+                Step::More => return reader.eof().map(|()| body).map_err(broken),
+            }
         }
-    }
-
-    /// The body at the end of the stream.
-    fn rest(&self) -> Option<Vec<u8>> {
-        match self.framing {
-            Framing::Close => self.bytes.get(self.body_at..).map(<[u8]>::to_vec),
-            Framing::Length(_) | Framing::Chunked => None,
-        }
-    }
-}
-
-fn framing(fields: &[httparse::Header<'_>]) -> Framing {
-    let field = |name: &str| fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
-    if field("transfer-encoding").is_some() {
-        return Framing::Chunked;
-    }
-    let length = field("content-length").and_then(|value| std::str::from_utf8(value).ok());
-    length.and_then(|value| value.trim().parse().ok()).map_or(Framing::Close, Framing::Length)
-}
-
-/// The data of a whole chunked body (RFC 9112 7.1); trailers are not looked at.
-fn unchunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut data = Vec::new();
-    loop {
-        let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(bytes) else { return None };
-        if size == 0 {
-            return Some(data);
-        }
-        let end = start.checked_add(usize::try_from(size).ok()?)?;
-        data.extend_from_slice(bytes.get(start..end)?);
-        bytes = bytes.get(end.checked_add(2)?..)?;
     }
 }
 
@@ -213,45 +166,51 @@ fn unchunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn answer(bytes: &str) -> Answer {
-        Answer { bytes: bytes.as_bytes().to_vec(), ..Answer::default() }
+    /// An answer that comes in pieces of `cut` bytes and then ends.
+    async fn answer(bytes: &str, cut: usize) -> Result<(u16, String), String> {
+        let (mut peer, mut edge) = tokio::io::duplex(cut);
+        let bytes = bytes.to_owned();
+        let peer = tokio::spawn(async move { peer.write_all(bytes.as_bytes()).await });
+        let mut answer = Answer::new();
+        let head = answer.head(&mut edge).await?;
+        let body = answer.body(&mut edge, head.framing).await?;
+        peer.await.unwrap().unwrap();
+        Ok((head.status.as_u16(), String::from_utf8(body).unwrap()))
     }
 
-    #[test]
-    fn an_answer_is_read_as_its_framing_says() {
+    #[tokio::test]
+    async fn an_answer_is_read_as_its_framing_says() {
         let rows = [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Some(200), Some("ok"), None),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", Some(200), None, None),
-            ("HTTP/1.1 200 OK\r\n\r\nok", Some(200), None, Some("ok")),
-            (
-                "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\n\r\n",
-                Some(503),
-                Some("abcd"),
-                None,
-            ),
-            ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", Some(503), None, None),
-            (
-                "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-                Some(204),
-                None,
-                Some(""),
-            ),
-            ("HTTP/1.0 200 OK\r\n\r\n", Some(200), None, Some("")),
-            ("HTTP/1.1 200 O", None, None, Some("HTTP/1.1 200 O")),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", (200, "ok")),
+            ("HTTP/1.1 200 OK\r\n\r\nok", (200, "ok")),
+            ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\n\r\n", (503, "abcd")),
+            ("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", (204, "")),
+            ("HTTP/1.0 200 OK\r\n\r\n", (200, "")),
         ];
-        for (bytes, status, body, rest) in rows {
-            let mut answer = answer(bytes);
-            assert_eq!(answer.head().unwrap().map(|status| status.as_u16()), status, "{bytes}");
-            let text = |body: Option<Vec<u8>>| body.map(|body| String::from_utf8(body).unwrap());
-            assert_eq!(text(answer.body()).as_deref(), body, "{bytes}");
-            assert_eq!(text(answer.rest()).as_deref(), rest, "{bytes}");
+        for (bytes, (status, body)) in rows {
+            for cut in [1, 1024] {
+                assert_eq!(answer(bytes, cut).await, Ok((status, body.to_owned())), "{bytes} by {cut}");
+            }
         }
     }
 
-    #[test]
-    fn what_is_not_http_is_an_error() {
-        for bytes in ["SSH-2.0-OpenSSH\r\n", "HTTP/1.1 banana\r\n\r\n", "HTTP/2 200\r\n\r\n"] {
-            answer(bytes).head().unwrap_err();
+    #[tokio::test]
+    async fn what_is_not_a_whole_answer_is_an_error_that_says_why() {
+        let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2 * ANSWER_MAX));
+        let rows = [
+            ("", "it closed the connection without an answer"),
+            ("HTTP/1.1 200 O", "it closed the connection without an answer"),
+            ("SSH-2.0-OpenSSH\r\n", "its answer is not HTTP/1.1: "),
+            ("HTTP/1.1 banana\r\n\r\n", "its answer is not HTTP/1.1: "),
+            ("HTTP/2 200\r\n\r\n", "its answer is not HTTP/1.1: "),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", "its body is broken: "),
+            ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", "its body is broken: "),
+            (&endless, "its answer is longer than "),
+        ];
+        for (bytes, why) in rows {
+            // Room for all of it: who stops reading early must not make the peer wait.
+            let error = answer(bytes, 4 * ANSWER_MAX).await.unwrap_err();
+            assert!(error.starts_with(why), "{bytes:.40}: {error}");
         }
     }
 
