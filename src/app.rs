@@ -49,7 +49,7 @@ pub enum StartError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: String, error: io::Error },
     #[error("listener {address}: {error}")]
-    Tls { address: String, error: TlsError },
+    Tls { address: String, error: Box<TlsError> },
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     #[error("the access log cannot be opened: {0}")]
@@ -128,7 +128,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     let mut services = Vec::new();
     for listener in &server.listeners {
         let front = Front::new(Arc::clone(&edge), listener.clone(), Arc::clone(&connections))
-            .map_err(|error| StartError::Tls { address: listener.address.to_string(), error })?;
+            .map_err(|error| StartError::Tls { address: listener.address.to_string(), error: Box::new(error) })?;
         let (service, bound, fds) = bind(&listener.address, server.reuse_port, front)?;
         addresses.push(bound);
         services.push((service, fds));

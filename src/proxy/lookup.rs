@@ -85,7 +85,7 @@ impl Exchange<'_> {
             fwd: Fwd::UriMiss,
             detail: None,
         };
-        if self.from_store(&mut wanted, sink).await? {
+        if self.answer_from_store(&mut wanted, sink).await? {
             return Ok(());
         }
         if cache::only_if_cached(&wanted.directives, policy) {
@@ -109,7 +109,7 @@ impl Exchange<'_> {
                 let how = How::forwarded(CacheResult::Miss, wanted.fwd, Some(reason));
                 self.pass(pool, request, body, sink, Some(how)).await
             }
-            None => self.from_fill(wanted, sink).await,
+            None => self.answer_from_fill(wanted, sink).await,
         }
     }
 
@@ -136,7 +136,11 @@ impl Exchange<'_> {
     }
 
     /// Answers from the store if the law allows; else `wanted` says why not.
-    async fn from_store<S: ResponseSink>(&mut self, wanted: &mut Wanted, sink: &mut S) -> Result<bool, ClientGone> {
+    async fn answer_from_store<S: ResponseSink>(
+        &mut self,
+        wanted: &mut Wanted,
+        sink: &mut S,
+    ) -> Result<bool, ClientGone> {
         let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
             Lookup::Found(found) => found,
             Lookup::VaryMiss => {
@@ -232,7 +236,7 @@ impl Exchange<'_> {
     }
 
     /// Begins a fetch or waits for the one that runs, and answers from it.
-    async fn from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
+    async fn answer_from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
         let id = fill_id(&wanted.key);
         let mut collapse = !self.wants_its_own(&wanted) && !self.edge.store.is_uncollapsible(id, Instant::now());
         let mut failure = Failure { status: http::StatusCode::BAD_GATEWAY, error: "proxy_internal_error" };

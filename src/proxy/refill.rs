@@ -80,13 +80,14 @@ impl Refill {
         }
         match self.ask().await {
             Some(response) if self.validating.is_some() && response.status == StatusCode::NOT_MODIFIED => {
-                if !self.freshened(response) {
-                    // The origin speaks of something else than what is stored (RFC 9111 4.3.4).
-                    self.validating = None;
-                    self.request.fields = unconditional;
-                    if let Some(response) = self.ask().await {
-                        self.store(response).await;
-                    }
+                if self.freshened(response) {
+                    return;
+                }
+                // The origin speaks of something else than what is stored (RFC 9111 4.3.4).
+                self.validating = None;
+                self.request.fields = unconditional;
+                if let Some(response) = self.ask().await {
+                    self.store(response).await;
                 }
             }
             Some(response) => self.store(response).await,
