@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Cursor, Read, Seek, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -49,30 +49,30 @@ impl Objects {
     ///
     /// # Errors
     /// `content` cannot be read or the directory not written; then nothing is kept.
-    pub fn keep(&self, mut content: impl Read, now: SystemTime) -> Result<Object, ObjectError> {
+    pub fn keep(&self, mut content: impl Read + Seek, now: SystemTime) -> Result<Object, ObjectError> {
         let incoming = self.root.join("incoming");
-        fs::create_dir_all(&incoming).map_err(|source| ObjectError { path: incoming.clone(), source })?;
         let beside = incoming.join(new_id(now));
         let error = |source| ObjectError { path: beside.clone(), source };
-        let kept = copy_and_hash(&mut content, &beside).map_err(error).and_then(|object| {
-            let place = self.place(&object.sha256);
-            let settle = || {
-                if place.is_file() {
-                    return fs::remove_file(&beside);
-                }
-                if let Some(directory) = place.parent() {
-                    fs::create_dir_all(directory)?;
-                }
-                fs::rename(&beside, &place)
-            };
-            settle().map_err(error)?;
-            Ok(object)
-        });
+        // Most files of a course are the same as last time: reading one is much cheaper than writing it durably.
+        let known = hash(&mut content, &mut io::sink()).map_err(error)?;
+        if self.place(&known.sha256).is_file() {
+            return Ok(known);
+        }
+        fs::create_dir_all(&incoming).map_err(error)?;
+        let kept = content.rewind().and_then(|()| self.write(&mut content, &beside));
         if kept.is_err() {
             // Best effort: what is left in `incoming` is never served.
             drop(fs::remove_file(&beside));
         }
-        kept
+        kept.map_err(error)
+    }
+
+    /// Keeps `bytes`. Blocking.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn keep_bytes(&self, bytes: &[u8], now: SystemTime) -> Result<Object, ObjectError> {
+        self.keep(Cursor::new(bytes), now)
     }
 
     /// Keeps the file at `path`. Blocking.
@@ -99,31 +99,42 @@ impl Objects {
         ObjectError { path: self.place(sha256), source }
     }
 
+    /// Writes the object beside its place and moves it there.
+    fn write(&self, content: &mut impl Read, beside: &Path) -> io::Result<Object> {
+        let mut file = File::options().write(true).create_new(true).open(beside)?;
+        let object = hash(content, &mut file)?;
+        // The row that names the object is durable, so the object must be too, and before it.
+        file.sync_data()?;
+        let place = self.place(&object.sha256);
+        if let Some(directory) = place.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::rename(beside, &place)?;
+        Ok(object)
+    }
+
     fn place(&self, sha256: &str) -> PathBuf {
         let (directory, rest) = sha256.split_at_checked(2).unwrap_or(("", sha256));
         self.root.join(directory).join(rest)
     }
 }
 
-fn copy_and_hash(content: &mut impl Read, to: &Path) -> io::Result<Object> {
-    let mut file = File::options().write(true).create_new(true).open(to)?;
+/// Copies `content` to `to`; what it is known by is made of the very bytes that were copied.
+fn hash(content: &mut impl Read, to: &mut impl Write) -> io::Result<Object> {
     let mut hasher = Sha256::new();
     let mut bytes = 0;
     let mut buffer = vec![0; COPY_BYTES];
     loop {
         let read = match content.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(Object { sha256: hex(&hasher.finalize()), bytes }),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         hasher.update(&buffer[..read]);
-        file.write_all(&buffer[..read])?;
+        to.write_all(&buffer[..read])?;
         bytes += read as u64;
     }
-    // The row that names the object is durable, so the object must be too, and before it.
-    file.sync_data()?;
-    Ok(Object { sha256: hex(&hasher.finalize()), bytes })
 }
 
 /// Lower-case hex.
@@ -154,17 +165,27 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let objects = Objects::new(place.path().join("objects"));
         let now = from_unix_ms(1_795_486_897_000);
-        let first = objects.keep(&b"hello"[..], now).expect("kept");
+        let first = objects.keep_bytes(b"hello", now).expect("kept");
         assert_eq!(first.sha256, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
-        assert_eq!(objects.keep(&b"hello"[..], now).expect("kept"), first);
+        assert_eq!(objects.keep_bytes(b"hello", now).expect("kept"), first);
 
-        struct Broken;
+        /// Yields some bytes and then fails, the second time it is read.
+        struct Broken(Cursor<&'static [u8]>, u32);
         impl Read for Broken {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                Err(io::Error::other("broken"))
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                match self.0.read(buffer)? {
+                    0 if self.1 > 0 => Err(io::Error::other("broken")),
+                    read => Ok(read),
+                }
             }
         }
-        objects.keep((&b"half"[..]).chain(Broken), now).expect_err("the source is broken");
+        impl Seek for Broken {
+            fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+                self.1 += 1;
+                self.0.seek(to)
+            }
+        }
+        objects.keep(Broken(Cursor::new(b"half"), 0), now).expect_err("the source is broken");
 
         let left = fs::read_dir(place.path().join("objects/incoming")).expect("exists").count();
         assert_eq!(left, 0);

@@ -308,7 +308,7 @@ impl Resolver {
             })
         });
         self.in_work.remove(path);
-        Ok(self.objects.keep(confined?.as_bytes(), self.now)?)
+        Ok(self.objects.keep_bytes(confined?.as_bytes(), self.now)?)
     }
 }
 

@@ -84,10 +84,13 @@ fn modules(start: &str, links: Vec<html::Link>, lessons: &mut LessonMaker) -> Ve
         .collect();
     let outermost = links.iter().map(|(link, _)| link.depth).min().unwrap_or_default();
     let nested = links.iter().any(|(link, _)| link.depth > outermost);
-    for (link, path) in links {
-        let Some(lesson) = lessons.make(&path) else { continue };
+    for (link, path) in &links {
+        let Some(lesson) = lessons.make(path) else { continue };
         if nested && link.depth == outermost {
-            let title = if link.text.is_empty() { lesson.title.clone() } else { link.text };
+            // A page is often linked more than once: "Next" says less than its name in the contents.
+            let texts = links.iter().filter(|(other, to)| to == path && other.depth == outermost);
+            let longest = texts.map(|(other, _)| other.text.as_str()).max_by_key(|text| text.len());
+            let title = longest.filter(|text| !text.is_empty()).unwrap_or(&lesson.title).to_owned();
             modules.push(ModuleDraft { title: draft::one_line(&title, TITLE_BYTES_MAX), lessons: vec![lesson] });
         } else if let Some(module) = modules.last_mut() {
             module.lessons.push(lesson);
