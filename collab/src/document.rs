@@ -5,7 +5,10 @@
 //! [`BadUpdate`]: decoding shares no state, so the document is as it was. A panic while *applying* is not caught here; it
 //! ends the room's task.
 
-use std::panic::catch_unwind;
+use std::{
+    mem::ManuallyDrop,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
 use bytes::Bytes;
 use yrs::{
@@ -60,12 +63,24 @@ impl Document {
             return Ok(Applied::default());
         }
         let update = decode::<Update>(update)?;
-        let mut transaction = self.doc.transact_mut();
-        transaction.apply_update(update).map_err(|error| BadUpdate::Apply(error.to_string()))?;
-        let changed = transaction.has_changes();
-        let waits = transaction.has_missing_updates();
-        let news = changed.then(|| transaction.encode_update_v1().into());
-        Ok(Applied { news, worth_saving: changed || waits })
+        let mut transaction = ManuallyDrop::new(self.doc.transact_mut());
+        // Dropping a transaction commits it. After a panic that would be a second one on top of the first, and the end
+        // of the process: the transaction is left alone then, and the panic goes on to end the room.
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            transaction.apply_update(update).map_err(|error| BadUpdate::Apply(error.to_string()))?;
+            let changed = transaction.has_changes();
+            let waits = transaction.has_missing_updates();
+            let news = changed.then(|| transaction.encode_update_v1().into());
+            transaction.commit();
+            Ok(Applied { news, worth_saving: changed || waits })
+        }));
+        match applied {
+            Ok(applied) => {
+                drop(ManuallyDrop::into_inner(transaction));
+                applied
+            }
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Everything that a holder of this encoded state vector lacks, as an update.
@@ -270,7 +285,7 @@ pub(crate) mod tests {
             let at = at % bytes.len();
             bytes[at] = byte;
             // An apply that panics ends the room's task, as it would in a node; what matters here is that it returns.
-            let _ = catch_unwind(std::panic::AssertUnwindSafe(|| document.apply(&bytes)));
+            let _ = catch_unwind(AssertUnwindSafe(|| document.apply(&bytes)));
         }
     }
 }

@@ -256,3 +256,132 @@ async fn metrics(State(node): State<Node>) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::{SinkExt, StreamExt};
+    use tokio::task::JoinHandle;
+    use tokio_tungstenite::{
+        connect_async,
+        tungstenite::{Error, Message, client::IntoClientRequest, handshake::client::Response as Handshake},
+    };
+
+    use super::*;
+    use crate::rooms::tests::MemoryStore;
+
+    type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+
+    struct Running {
+        base: String,
+        lifecycle: Lifecycle,
+        serving: JoinHandle<std::io::Result<()>>,
+    }
+
+    async fn node(origins: &[&str], connections_max: usize) -> Running {
+        let options = NodeOptions {
+            id: HeaderValue::from_static("c1"),
+            origins: origins.iter().map(ToString::to_string).collect(),
+            connections_max,
+            drain: Duration::ZERO,
+        };
+        let lifecycle = Lifecycle::new();
+        let node = Node::new(options, Arc::new(MemoryStore::default()), lifecycle.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let serving = tokio::spawn(async move { node.serve(listener).await });
+        Running { base, lifecycle, serving }
+    }
+
+    impl Running {
+        async fn enter(&self, room: &str, origin: Option<&str>) -> Result<(Socket, Handshake), Error> {
+            let mut request = format!("ws://{}/rt/v1/collab/{room}", self.base).into_client_request()?;
+            if let Some(origin) = origin {
+                request.headers_mut().insert("origin", origin.parse().unwrap());
+            }
+            connect_async(request).await
+        }
+
+        async fn refused(&self, room: &str, origin: Option<&str>) -> (u16, String) {
+            match self.enter(room, origin).await {
+                Err(Error::Http(response)) => {
+                    let node = response.headers()["x-collab-node"].to_str().unwrap().to_owned();
+                    (response.status().as_u16(), node)
+                }
+                other => panic!("not refused: {:?}", other.map(|(_, handshake)| handshake)),
+            }
+        }
+
+        async fn get(&self, path: &str) -> String {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let mut stream = tokio::net::TcpStream::connect(&self.base).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+    }
+
+    #[tokio::test]
+    async fn the_handshake_names_the_node_and_the_socket_speaks_y_websocket() {
+        let node = node(&[], 10).await;
+        let (mut socket, handshake) = node.enter("board:1~a", None).await.unwrap();
+        assert_eq!(handshake.status().as_u16(), 101);
+        assert_eq!(handshake.headers()["x-collab-node"], "c1");
+        socket.send(Message::Binary(Bytes::from_static(&[0, 0, 1, 0]))).await.unwrap();
+        let answer = socket.next().await.unwrap().unwrap().into_data();
+        assert_eq!(answer[..2], [0, 1]);
+        let health = node.get("/healthz").await;
+        assert!(health.ends_with(r#"{"state":"ready","conns":1,"rooms":1}"#), "{health}");
+        let metrics = node.get("/metrics").await;
+        assert!(metrics.contains("\nrt_connections 1\n") && metrics.contains("\nrt_rooms 1\n"), "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_none_is_400() {
+        let node = node(&[], 10).await;
+        for room in ["a%20b", "a%2Fb", "%FF", &"x".repeat(129)] {
+            assert_eq!(node.refused(room, None).await, (400, "c1".into()), "{room}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_listed_origins_connect_from_pages() {
+        let node = node(&["https://eduham.example"], 10).await;
+        assert_eq!(node.refused("r", Some("https://evil.example")).await.0, 403);
+        assert!(node.enter("r", Some("https://eduham.example")).await.is_ok());
+        assert!(node.enter("r", None).await.is_ok(), "not a browser");
+    }
+
+    #[tokio::test]
+    async fn a_full_node_says_503_until_somebody_leaves() {
+        let node = node(&[], 1).await;
+        let (mut first, _) = node.enter("r", None).await.unwrap();
+        assert_eq!(node.refused("r", None).await.0, 503);
+        first.close(None).await.unwrap();
+        while first.next().await.is_some() {}
+        // The server counts the socket until its own side has ended, a moment later.
+        while node.enter("r", None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_draining_node_closes_with_1012_and_ends() {
+        let node = node(&[], 10).await;
+        let (mut socket, _) = node.enter("r", None).await.unwrap();
+        socket.send(Message::Binary(Bytes::from_static(&[3]))).await.unwrap();
+        node.lifecycle.drain();
+        let code = loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(frame))) => break frame.map(|frame| u16::from(frame.code)),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame: {other:?}"),
+            }
+        };
+        assert_eq!(code, Some(1012));
+        while socket.next().await.is_some() {}
+        node.serving.await.unwrap().unwrap();
+    }
+}

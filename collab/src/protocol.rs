@@ -193,7 +193,7 @@ mod tests {
             AwarenessEntry { client: 3, clock: 4, state: None },
         ];
         let frame = Outgoing::Awareness(entries.clone()).encode();
-        assert_eq!(frame, &[1, 12, 2, 1, 2, 2, b'{', b'}', 3, 4, 4, b'n', b'u', b'l', b'l'][..]);
+        assert_eq!(frame, &[1, 13, 2, 1, 2, 2, b'{', b'}', 3, 4, 4, b'n', b'u', b'l', b'l'][..]);
         assert_eq!(ClientMessage::decode(&frame), Ok(ClientMessage::Awareness(entries)));
     }
 

@@ -356,17 +356,11 @@ mod tests {
     #[test]
     fn a_full_document_refuses_more_and_keeps_what_it_has() {
         let mut world = World::new(1);
-        let client = Client::new(99);
-        let big = "x".repeat(DOC_BYTES_MAX / 4);
-        for _ in 0..3 {
-            world.send(0, ClientMessage::Update(client.insert(0, &big)));
-        }
-        let mut refused = None;
-        for _ in 0..2 {
-            let update = client.insert(0, &big);
-            refused = world.room.receive(MemberId(1), ClientMessage::Update(update), world.now).err();
-        }
-        assert_eq!(refused, Some(Refusal::Full));
+        let big = "x".repeat(DOC_BYTES_MAX / 2);
+        world.send(0, ClientMessage::Update(Client::new(98).insert(0, &big)));
+        let more = ClientMessage::Update(Client::new(99).insert(0, &big));
+        assert_eq!(world.room.receive(MemberId(1), more, world.now), Err(Refusal::Full));
+        world.send(0, ClientMessage::Update(Client::new(100).insert(0, "a little more")));
         assert!(world.room.document.encode().len() <= DOC_BYTES_MAX);
         // What is unsaved stays within one document, however much has come.
         assert!(world.room.take_unsaved().iter().map(Bytes::len).sum::<usize>() <= DOC_BYTES_MAX);

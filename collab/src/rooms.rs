@@ -228,3 +228,333 @@ impl Rooms {
         self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    use bytes::Bytes;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::{
+        document::tests::{Client, text_after},
+        protocol::Outgoing,
+        queue::{CloseReason, Next},
+        room::MEMBERS_MAX,
+        store::{Seq, StoreError, Stored},
+    };
+
+    /// A store in memory that several nodes may share, and that fails while it is told to.
+    #[derive(Default)]
+    pub(crate) struct MemoryStore {
+        rows: Mutex<HashMap<String, Vec<Bytes>>>,
+        failing: AtomicBool,
+        compactions: AtomicUsize,
+    }
+
+    impl MemoryStore {
+        pub(crate) fn text(&self, document: &str) -> String {
+            text_after(self.rows.lock().unwrap().get(document).map_or(&[], Vec::as_slice))
+        }
+
+        fn rows(&self, document: &str) -> usize {
+            self.rows.lock().unwrap().get(document).map_or(0, Vec::len)
+        }
+
+        fn check(&self) -> Result<(), StoreError> {
+            if self.failing.load(Ordering::SeqCst) { Err(StoreError::Contended) } else { Ok(()) }
+        }
+    }
+
+    impl Store for MemoryStore {
+        fn load<'a>(&'a self, document: &'a str, after: Seq) -> BoxFuture<'a, Result<Stored, StoreError>> {
+            async move {
+                self.check()?;
+                let rows = self.rows.lock().unwrap().get(document).cloned().unwrap_or_default();
+                let seq = rows.len() as Seq;
+                Ok(Stored { updates: rows.into_iter().skip(after as usize).collect(), seq })
+            }
+            .boxed()
+        }
+
+        fn append<'a>(&'a self, document: &'a str, update: Bytes) -> BoxFuture<'a, Result<Seq, StoreError>> {
+            async move {
+                self.check()?;
+                let mut rows = self.rows.lock().unwrap();
+                let rows = rows.entry(document.to_owned()).or_default();
+                rows.push(update);
+                Ok(rows.len() as Seq)
+            }
+            .boxed()
+        }
+
+        fn compact<'a>(&'a self, _document: &'a str) -> BoxFuture<'a, Result<bool, StoreError>> {
+            async move {
+                self.check()?;
+                self.compactions.fetch_add(1, Ordering::SeqCst);
+                Ok(true)
+            }
+            .boxed()
+        }
+    }
+
+    /// The rooms of a node over `store`.
+    pub(crate) fn rooms_over(store: &Arc<MemoryStore>) -> Rooms {
+        Rooms::new(Arc::clone(store) as Arc<dyn Store>, Metrics::new(), CancellationToken::new())
+    }
+
+    pub(crate) fn name(text: &str) -> RoomName {
+        text.parse().unwrap()
+    }
+
+    async fn join(rooms: &Rooms, room: &str) -> Membership {
+        rooms.join(&name(room)).await.unwrap()
+    }
+
+    /// Sends an edit and waits until it has come back.
+    async fn edit(member: &mut Membership, client: &Client, text: &str) {
+        let update = client.insert(u32::MAX, text);
+        member.send(ClientMessage::Update(update.clone())).await;
+        let echo = Outgoing::Update(update).encode();
+        loop {
+            match member.queue.next().await {
+                Next::Frame(frame) if frame == echo => return,
+                Next::Frame(_) => {}
+                Next::Close(reason) => panic!("closed: {reason:?}"),
+            }
+        }
+    }
+
+    /// What a client sees that joins now.
+    async fn text_for_newcomer(rooms: &Rooms, room: &str) -> String {
+        let mut member = join(rooms, room).await;
+        member.send(ClientMessage::Step1(Bytes::from_static(&[0]))).await;
+        let Next::Frame(frame) = member.queue.next().await else { panic!("an answer comes first") };
+        let ClientMessage::Step2(update) = ClientMessage::decode(&frame).unwrap() else { panic!("step 2 comes first") };
+        member.leave().await;
+        text_after(&[update])
+    }
+
+    async fn seconds(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[test]
+    fn names_are_those_of_the_edges_sticky_rule() {
+        for good in ["a", "course:42~1", "A.b_c-9", &"x".repeat(ROOM_NAME_BYTES_MAX)] {
+            assert!(good.parse::<RoomName>().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "é", "a%20b", &"x".repeat(ROOM_NAME_BYTES_MAX + 1)] {
+            assert_eq!(bad.parse::<RoomName>(), Err(BadRoomName), "{bad}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_saved_together_once_it_is_quiet() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let mut member = join(&rooms, "r").await;
+        for letter in ["a", "b", "c"] {
+            edit(&mut member, &client, letter).await;
+            seconds(1).await;
+        }
+        assert_eq!(store.rows("r"), 0, "somebody has typed a second ago");
+        seconds(2).await;
+        assert_eq!((store.rows("r"), store.text("r").as_str()), (1, "abc"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_saved_after_ten_seconds_though_it_is_never_quiet() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let mut member = join(&rooms, "r").await;
+        for _ in 0..11 {
+            edit(&mut member, &client, "x").await;
+            seconds(1).await;
+        }
+        assert_eq!(store.rows("r"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn presence_does_not_put_off_saving() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let mut member = join(&rooms, "r").await;
+        edit(&mut member, &client, "x").await;
+        for clock in 1..4 {
+            seconds(1).await;
+            let state = Some("{}".into());
+            let entry = crate::protocol::AwarenessEntry { client: 7, clock, state };
+            member.send(ClientMessage::Awareness(vec![entry])).await;
+        }
+        assert_eq!(store.text("r"), "x");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_store_fails_the_room_goes_on_and_saves_all_of_it_later() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        assert_eq!(text_for_newcomer(&rooms, "r").await, ""); // it is loaded
+        let mut member = join(&rooms, "r").await;
+        store.failing.store(true, Ordering::SeqCst);
+        edit(&mut member, &client, "a").await;
+        seconds(60).await;
+        edit(&mut member, &client, "b").await;
+        member.leave().await;
+        seconds(60).await;
+        assert_eq!(rooms.len(), 1, "a room with unsaved changes stays, though nobody is there");
+        assert!(rooms.0.shared.metrics.flush_failures.get() > 2);
+        assert_eq!(text_for_newcomer(&rooms, "r").await, "ab");
+        store.failing.store(false, Ordering::SeqCst);
+        seconds(60).await;
+        assert_eq!(store.text("r"), "ab");
+        assert!(rooms.is_empty(), "saved and empty: unloaded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_whose_document_cannot_be_loaded_lets_nobody_see_an_empty_one() {
+        let store = Arc::new(MemoryStore::default());
+        let rooms = rooms_over(&store);
+        store.failing.store(true, Ordering::SeqCst);
+        let mut member = join(&rooms, "r").await;
+        assert_eq!(member.queue.next().await, Next::Close(CloseReason::StoreUnavailable));
+        store.failing.store(false, Ordering::SeqCst);
+        assert_eq!(text_for_newcomer(&rooms, "r").await, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_room_is_saved_at_once_unloaded_later_and_loaded_again() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let mut member = join(&rooms, "r").await;
+        edit(&mut member, &client, "kept").await;
+        member.leave().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(store.text("r"), "kept");
+        assert_eq!(rooms.len(), 1);
+        seconds(15).await;
+        assert!(rooms.is_empty());
+        assert_eq!(text_for_newcomer(&rooms, "r").await, "kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_one_room_and_its_document_comes_back() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let mut member = join(&rooms, "r").await;
+        let mut other = join(&rooms, "other").await;
+        edit(&mut member, &client, "kept").await;
+        seconds(5).await;
+        member.make_the_room_panic().await;
+        while let Next::Frame(_) = member.queue.next().await {}
+        assert_eq!(member.queue.next().await, Next::Close(CloseReason::RoomFailed));
+        assert_eq!(text_for_newcomer(&rooms, "r").await, "kept");
+        edit(&mut other, &Client::new(8), "lives").await;
+        assert_eq!(rooms.0.shared.metrics.room_failures.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_nodes_with_one_room_hear_of_each_other_through_the_store() {
+        let store = Arc::new(MemoryStore::default());
+        let (one, two) = (rooms_over(&store), rooms_over(&store));
+        let (mut ann, mut ben) = (join(&one, "r").await, join(&two, "r").await);
+        edit(&mut ann, &Client::new(7), "a").await;
+        edit(&mut ben, &Client::new(8), "b").await;
+        seconds(20).await;
+        let text = text_for_newcomer(&one, "r").await;
+        assert_eq!(text.len(), 2);
+        assert_eq!(text_for_newcomer(&two, "r").await, text);
+        assert_eq!(store.text("r"), text);
+        assert!(matches!(ann.queue.next().await, Next::Frame(_)), "who is there is told");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_rows_are_compacted() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let mut member = join(&rooms, "r").await;
+        for _ in 0..200 {
+            edit(&mut member, &client, "x").await;
+            seconds(3).await;
+        }
+        assert_eq!(store.compactions.load(Ordering::SeqCst), 1);
+        edit(&mut member, &client, &"x".repeat(300 * 1024)).await;
+        seconds(3).await;
+        assert_eq!(store.compactions.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_room_sends_newcomers_away_for_now() {
+        let rooms = rooms_over(&Arc::default());
+        let mut inside = Vec::new();
+        for _ in 0..MEMBERS_MAX {
+            inside.push(join(&rooms, "r").await);
+        }
+        let mut late = join(&rooms, "r").await;
+        assert_eq!(late.queue.next().await, Next::Close(CloseReason::RoomFull));
+        inside.pop(); // its connection is gone without a word
+        seconds(2).await;
+        assert_eq!(text_for_newcomer(&rooms, "r").await, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_cut_off_and_the_others_go_on() {
+        let (store, client) = (Arc::new(MemoryStore::default()), Client::new(7));
+        let rooms = rooms_over(&store);
+        let (mut quick, mut slow) = (join(&rooms, "r").await, join(&rooms, "r").await);
+        for _ in 0..crate::queue::QUEUED_MESSAGES_MAX + 1 {
+            edit(&mut quick, &client, "x").await;
+        }
+        assert_eq!(slow.queue.next().await, Next::Close(CloseReason::Overflow));
+        assert_eq!(rooms.0.shared.metrics.send_queue_overflows.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_saves_at_once_closes_room_by_room_and_opens_none() {
+        let store = Arc::new(MemoryStore::default());
+        let rooms = rooms_over(&store);
+        let start = Instant::now();
+        let mut sockets = Vec::new();
+        for room in 0..4 {
+            for member in 0..5 {
+                let mut membership = join(&rooms, &format!("r{room}")).await;
+                if member == 0 {
+                    edit(&mut membership, &Client::new(7), "kept").await;
+                }
+                sockets.push(tokio::spawn(async move {
+                    let reason = loop {
+                        if let Next::Close(reason) = membership.queue.next().await {
+                            break reason;
+                        }
+                    };
+                    let at = start.elapsed();
+                    membership.leave().await;
+                    (reason, at)
+                }));
+            }
+        }
+        rooms.0.shared.draining.cancel();
+        let draining = tokio::spawn({
+            let rooms = rooms.clone();
+            async move { rooms.drain(Duration::from_secs(10)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for room in 0..4 {
+            assert_eq!(store.text(&format!("r{room}")), "kept", "before its turn");
+        }
+        assert_eq!(rooms.join(&name("new")).await.unwrap_err(), JoinError::Draining);
+        draining.await.unwrap();
+        assert!(rooms.is_empty());
+
+        let mut turns: Vec<_> = Vec::new();
+        for socket in sockets {
+            let (reason, at) = socket.await.unwrap();
+            assert_eq!(reason, CloseReason::Restart);
+            turns.push(at.as_millis() / 100);
+        }
+        turns.sort_unstable();
+        turns.dedup();
+        assert_eq!(turns, [0, 25, 50, 75], "a room at a time, spread over ten seconds");
+    }
+}

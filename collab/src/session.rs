@@ -165,3 +165,195 @@ impl Allowance {
         self.full_at.checked_sub(self.burst).map_or(now, |from| from.max(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        sync::Arc,
+        task::{Context, Poll},
+    };
+
+    use futures::channel::mpsc::{self, SendError};
+
+    use super::*;
+    use crate::{
+        document::tests::Client,
+        protocol::Outgoing,
+        rooms::{
+            Rooms,
+            tests::{MemoryStore, name, rooms_over},
+        },
+    };
+
+    /// The server's side of a socket in memory.
+    struct TestSocket {
+        incoming: mpsc::UnboundedReceiver<Result<Message, SendError>>,
+        outgoing: mpsc::Sender<Message>,
+    }
+
+    impl Stream for TestSocket {
+        type Item = Result<Message, SendError>;
+
+        fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.incoming.poll_next_unpin(context)
+        }
+    }
+
+    impl Sink<Message> for TestSocket {
+        type Error = SendError;
+
+        fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+            self.outgoing.poll_ready(context)
+        }
+
+        fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
+            self.outgoing.start_send(message)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+            self.outgoing.poll_flush_unpin(context)
+        }
+
+        fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+            self.outgoing.poll_close_unpin(context)
+        }
+    }
+
+    /// The client's side, and the session that serves it.
+    struct Peer {
+        to: mpsc::UnboundedSender<Result<Message, SendError>>,
+        from: mpsc::Receiver<Message>,
+        session: tokio::task::JoinHandle<End>,
+    }
+
+    impl Peer {
+        async fn enter(rooms: &Rooms) -> Self {
+            let membership = rooms.join(&name("r")).await.unwrap();
+            let (to, incoming) = mpsc::unbounded();
+            let (outgoing, from) = mpsc::channel(4);
+            let socket = TestSocket { incoming, outgoing };
+            let session = tokio::spawn(async move { run(socket, membership, &Metrics::new()).await });
+            Self { to, from, session }
+        }
+
+        fn send(&self, frame: impl Into<Bytes>) {
+            self.to.unbounded_send(Ok(Message::Binary(frame.into()))).unwrap();
+        }
+
+        async fn frame(&mut self) -> Bytes {
+            loop {
+                match self.from.next().await {
+                    Some(Message::Binary(frame)) => return frame,
+                    Some(Message::Ping(_)) => self.to.unbounded_send(Ok(Message::Pong(Bytes::new()))).unwrap(),
+                    other => panic!("not a frame: {other:?}"),
+                }
+            }
+        }
+
+        /// The close code, once everything before it has been read.
+        async fn close_code(&mut self) -> Option<u16> {
+            while let Some(message) = self.from.next().await {
+                if let Message::Close(frame) = message {
+                    return frame.map(|frame| frame.code);
+                }
+            }
+            None
+        }
+    }
+
+    fn rooms() -> Rooms {
+        rooms_over(&Arc::new(MemoryStore::default()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_client_speaks_first_and_gets_step_2_then_step_1() {
+        let mut peer = Peer::enter(&rooms()).await;
+        peer.send(vec![0, 0, 1, 0]);
+        assert_eq!(peer.frame().await[..2], [0, 1]);
+        assert_eq!(peer.frame().await[..2], [0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_sends_the_other_gets() {
+        let rooms = rooms();
+        let (mut ann, mut ben) = (Peer::enter(&rooms).await, Peer::enter(&rooms).await);
+        let frame = Outgoing::Update(Client::new(7).insert(0, "hi")).encode();
+        ann.send(frame.clone());
+        assert_eq!(ann.frame().await, frame);
+        assert_eq!(ben.frame().await, frame);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_client_hears_something_every_20_seconds_and_stays() {
+        let mut peer = Peer::enter(&rooms()).await;
+        let start = Instant::now();
+        for round in 1..=5 {
+            assert_eq!(peer.frame().await, &KEEPALIVE[..]);
+            assert_eq!(start.elapsed().as_secs(), round * 20);
+        }
+        assert!(!peer.session.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_nothing_is_given_up() {
+        let mut peer = Peer::enter(&rooms()).await;
+        assert_eq!(peer.close_code().await, Some(4500));
+        assert_eq!(peer.session.await.unwrap(), End::Closed(CloseReason::Timeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wrong_ends_the_connection_for_good() {
+        let too_large = Message::Binary(vec![0; MESSAGE_BYTES_MAX + 1].into());
+        for (message, code) in [
+            (Message::Text("{}".into()), 4400),
+            (Message::Binary(Bytes::from_static(&[0, 9, 0])), 4400),
+            (Message::Binary(Bytes::from_static(&[0, 2, 3, 9, 9, 9])), 4400), // no update inside
+            (too_large, 4413),
+        ] {
+            let mut peer = Peer::enter(&rooms()).await;
+            peer.to.unbounded_send(Ok(message)).unwrap();
+            assert_eq!(peer.close_code().await, Some(code));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_updates_are_read_slowly_and_none_is_lost() {
+        let mut peer = Peer::enter(&rooms()).await;
+        let (client, start) = (Client::new(7), Instant::now());
+        let count = UPDATES_BURST_MAX + 2 * UPDATES_PER_SECOND_MAX;
+        for _ in 0..count {
+            peer.send(Outgoing::Update(client.insert(u32::MAX, "x")).encode());
+        }
+        let mut burst = 0;
+        for _ in 0..count {
+            peer.frame().await;
+            burst += u32::from(start.elapsed() < Duration::from_millis(10));
+        }
+        assert_eq!(start.elapsed().as_secs(), 1);
+        assert!((UPDATES_BURST_MAX - 1..=UPDATES_BURST_MAX + 1).contains(&burst), "{burst}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_cut_off_with_4500() {
+        let rooms = rooms();
+        let (mut quick, mut stuck) = (Peer::enter(&rooms).await, Peer::enter(&rooms).await);
+        let client = Client::new(7);
+        for _ in 0..400 {
+            quick.send(Outgoing::Update(client.insert(u32::MAX, "x")).encode());
+            quick.frame().await;
+        }
+        assert_eq!(stuck.close_code().await, Some(4500));
+        assert_eq!(stuck.session.await.unwrap(), End::Closed(CloseReason::Overflow));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_frees_its_place() {
+        let rooms = rooms();
+        let peer = Peer::enter(&rooms).await;
+        drop(peer.to);
+        assert_eq!(peer.session.await.unwrap(), End::Client);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert!(rooms.is_empty());
+    }
+}
