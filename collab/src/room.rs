@@ -425,8 +425,8 @@ mod tests {
                     _ => saved.extend(world.room.take_unsaved()),
                 }
             }
-            for who in 0..3 {
-                if !online[who] {
+            for (who, online) in online.into_iter().enumerate() {
+                if !online {
                     world.peers[who].inbox.clear();
                     world.connect(who);
                 }
