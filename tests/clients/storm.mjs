@@ -7,7 +7,7 @@
 //   {"do":"wait-seen","seconds":30}   -> { seen, made }         waits until all edits so far are seen
 //   {"do":"sockets"}                  -> { open, opened, closed, codes: { CODE: n } }
 //   {"do":"wait-converged"}           -> { rooms }              all sockets open, all clients of a room have one state
-//   {"do":"report"}                   -> { rooms: { ROOM: { text, clients, seen, missing, nodes } } }
+//   {"do":"report"}                   -> { rooms: { ROOM: { text, clients, seen, missing, node } } }
 //                                        `missing`: edits that were seen and are not in every client now
 //   {"do":"stop"}                     -> {}                     and ends
 // Clients are spread over rooms and URLs in turn. An edit is a token such as `<12.3>`, unique in the run.
@@ -20,6 +20,8 @@ if (!urlList || !(Number(count) > 0) || !(Number(roomCount) > 0)) {
   console.error('usage: node storm.mjs CLIENTS ROOMS PREFIX URL[,URL...]')
   process.exit(2)
 }
+// Each provider adds a listener of its own; node would take them for a leak.
+process.setMaxListeners(0)
 const urls = urlList.split(',')
 const rooms = Array.from({ length: Number(roomCount) }, (_, index) => `${prefix}${index}`)
 const clients = []
@@ -93,6 +95,7 @@ const commands = {
   },
   async 'wait-converged' ({ seconds = 60 }) {
     for (const room of rooms) await until(`${room} converges`, () => converged(room), seconds)
+    // Clients may encode one state in different orders, never in different lengths.
     for (const room of rooms) {
       const members = inRoom(room)
       const first = state(members[0])
