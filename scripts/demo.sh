@@ -47,8 +47,15 @@ demo_config() {
     echo "$VAR/edge.yaml"
 }
 
-# demo_import DIRECTORY [OPTION...]: publishes a course folder.
-demo_import() { "$BIN/eduham-learning" import "$@"; }
+# demo_import DIRECTORY [OPTION...]: publishes a course folder, and waits until the edge has forgotten what it had of it.
+demo_import() {
+    "$BIN/eduham-learning" import "$@" || return
+    local tenths=100
+    until curl -fsS --max-time 2 "$LEARNING/v1/status" | grep -q '"purges_pending":0\b'; do
+        [ $((tenths--)) -gt 0 ] || { say "the edge was not purged within 10 s"; return 1; }
+        sleep 0.1
+    done
+}
 
 demo_start_learning() {
     EDUHAM_LEARNING_LISTEN=127.0.0.1:$LEARNING_PORT start learning "$VAR/log/learning.log" "$BIN/eduham-learning" serve

@@ -12,27 +12,32 @@ trap demo_stop EXIT
 trap 'say ""; say "stopping"; exit 0' INT TERM HUP
 
 course/make-video.sh
+demo_start || exit 1
 say "importing the sample course"
 demo_import course
-demo_start || exit 1
 
-page=$EDGE/courses/reading-the-night-sky
+# Addresses are asked of the origin, so that the edge's store is still empty for whoever tries them.
+first_link() { curl -fsS "$LEARNING$1" | grep -oE "$2" | head -n 1; }
+course=$(first_link / '/courses/[a-z0-9-]+')
+lesson=$(first_link "$course" "$course/lessons/[a-z0-9-]+")
+page=$EDGE$course
+film=$EDGE$(first_link "$lesson" '/media/[^" ]+\.webm')
 cat <<WORDS
 
 EduHam Edge is up. Open in a browser:
-  $page        the sample course, through the edge
-  $ADMIN/metrics    what Prometheus scrapes
+  $page     the sample course, through the edge
+  $ADMIN/metrics     what Prometheus scrapes
 
-Try (each answer says in Cache-Status how it came about):
-  curl -sI $page; curl -sI $page | grep -iE '^(age|cache-status)'
-  curl -s -o part.bin -D - -r 1000-1999 $EDGE/media/stars.mp4
-  curl -si $EDGE/api/v1/courses
+Try (Cache-Status says how each answer came about):
+  for i in 1 2; do curl -s -o /dev/null -D - $page | grep -iE '^(age|cache-status)'; done
+  curl -s -o /dev/null -D - -r 1000-1999 $film
+  curl -si $EDGE/v1/status
   curl -s $ADMIN/metrics | grep ^edge_cache_requests_total
 
 Logs: ${VAR#"$ROOT"/}/log/*.log. Ctrl-C stops everything.
 WORDS
 
-wait -n -p ended "${PIDS[@]}" || true
+wait -n -p ended "${PIDS[@]}" 2>/dev/null || true
 for name in "${!PIDS[@]}"; do
     if [ "${PIDS[$name]}" = "${ended:-}" ]; then
         say "error: $name has ended by itself; stopping the others"

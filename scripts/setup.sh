@@ -18,6 +18,7 @@ tools_needs="
     python3          python3
     python3-pip      has_pip"
 test_needs="$run_needs $tools_needs
+    g++              c++
     varnish          varnishtest
     postgresql       has_postgres
     debian-handbook  /usr/share/doc/debian-handbook/html/en-US/index.html

@@ -5,8 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 course/make-video.sh
 cp -r course "$VAR/course"
-demo_import "$VAR/course" >/dev/null
 demo_start
+demo_import "$VAR/course" >/dev/null
 
 ask "$EDGE/"
 check "the start page lists the course" status_is 200

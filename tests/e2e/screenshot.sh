@@ -9,8 +9,8 @@ command -v chromium >/dev/null || die "chromium is missing: apt-get install chro
 
 if [ -z "$url" ]; then
     course/make-video.sh
-    demo_import course >/dev/null
     demo_start
+    demo_import course >/dev/null
     ask "$EDGE/"
     url=$EDGE$(grep -oE '/courses/[a-z0-9-]+' "$VAR/body" | head -n 1)
 fi
