@@ -1,0 +1,5 @@
+//! The edge as a whole, in this process: from a client's bytes over the cache to an origin's, and back.
+
+mod support;
+
+mod smoke;

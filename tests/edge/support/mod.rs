@@ -1,0 +1,16 @@
+//! The vocabulary of these tests: an edge in this process, an origin that is told what to say, clients, gates.
+//!
+//! Everything is on port 0 of the loopback. Time of day is a clock that tests move ([`Edge::advance`]); nothing sleeps:
+//! a test holds things with a [`Gate`] and waits for events, or for counters with [`gate::eventually`].
+
+#![expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
+
+pub mod client;
+pub mod edge;
+pub mod gate;
+pub mod origin;
+
+pub use client::{Answer, Ask, Connection, Http2, ask, get};
+pub use edge::{Edge, configured, edge};
+pub use gate::{Gate, eventually, within};
+pub use origin::{Asked, Origin, Page, cacheable, origin, page, raw, reset};
