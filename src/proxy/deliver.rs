@@ -139,8 +139,11 @@ impl Exchange<'_> {
             Some(length) => Length::Known(length),
             None => Length::Unknown,
         };
-        let head = OutgoingHead { status: meta.status, fields: self.reusing(meta, now), length, close: false };
-        self.send_head(sink, head).await?;
+        let fields = match filling.own {
+            Some(own) => self.first_use(own, meta, now),
+            None => self.reusing(meta, now),
+        };
+        self.send_head(sink, OutgoingHead { status: meta.status, fields, length, close: false }).await?;
         let mut reader = filling.reader;
         if !matches!(length, Length::None { .. }) {
             loop {
@@ -294,13 +297,29 @@ impl Exchange<'_> {
     /// The fields of an answer made from a stored head.
     fn reusing(&self, meta: &Meta, now: SystemTime) -> HeaderMap {
         let mut outgoing = meta.fields.clone();
-        fields::strip_for_client(&mut outgoing);
         outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
+        self.finish_fields(&mut outgoing, meta);
+        outgoing
+    }
+
+    /// The fields of an answer that has just come for this client: it has an age only if it came from another cache,
+    /// or slowly.
+    fn first_use(&self, own: HeaderMap, meta: &Meta, now: SystemTime) -> HeaderMap {
+        let mut outgoing = own;
+        match meta.age(now).as_secs() {
+            0 => outgoing.remove(AGE),
+            seconds => outgoing.insert(AGE, HeaderValue::from(seconds)),
+        };
+        self.finish_fields(&mut outgoing, meta);
+        outgoing
+    }
+
+    fn finish_fields(&self, outgoing: &mut HeaderMap, meta: &Meta) {
+        fields::strip_for_client(outgoing);
         if meta.status == StatusCode::OK && !outgoing.contains_key(ACCEPT_RANGES) {
             outgoing.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
-        self.sign(&mut outgoing);
-        outgoing
+        self.sign(outgoing);
     }
 
     /// `Cache-Status`, `Via`, `X-Request-Id`.

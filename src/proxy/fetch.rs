@@ -29,7 +29,7 @@ const ORIGIN_HEAD: HeadLimits = HeadLimits {
 /// A wait that something else bounds.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Interim responses before the final one; an origin that sends more is not answering.
-const INTERIM_MAX: usize = 16;
+pub const INTERIM_MAX: usize = 16;
 
 /// What is asked of an origin.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ pub trait Interim: Send {
     fn relay(&mut self, status: StatusCode, fields: HeaderMap) -> impl Future<Output = ()> + Send;
 }
 
-/// Interim responses are never stored and never shared.
+/// Drops interim responses.
 pub struct Discard;
 
 impl Interim for Discard {

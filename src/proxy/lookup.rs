@@ -6,21 +6,21 @@ use http::{
     Method,
     header::{CACHE_CONTROL, IF_RANGE, RANGE},
 };
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::{
     deliver::How,
     downstream::{ClientGone, RequestBody, ResponseSink},
     exchange::Exchange,
     fetch::OriginRequest,
-    refill::{Filling, Handed, Refill},
+    refill::{Filling, Own, Refill, TOLD_MAX, Told},
     routing::Route,
     synth::Refusal,
 };
 use crate::{
     cache::{
-        self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Reason, RequestDirectives, RequestView,
-        Reuse,
+        self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Precondition, Reason,
+        RequestDirectives, RequestView, Reuse,
     },
     store::{Failure, Fill, Found, Joined, Lookup, Outcome, Place},
     telemetry::CacheResult,
@@ -42,6 +42,16 @@ struct Wanted {
     stale: Option<Found>,
     fwd: Fwd,
     detail: Option<Reason>,
+}
+
+/// What came of a fetch that this request began or joined.
+struct Brought {
+    outcome: Outcome,
+    /// The fill that it is in: after an expired wait not the one that was joined.
+    fill: Arc<Fill>,
+    is_writer: bool,
+    /// The head for this client alone, where it is not the stored one.
+    own: Option<http::HeaderMap>,
 }
 
 impl Exchange<'_> {
@@ -95,6 +105,8 @@ impl Exchange<'_> {
         }
         let alone = if wanted.directives.no_store {
             Some(Reason::RequestNoStore)
+        } else if wanted.detail == Some(Reason::Conditional) {
+            wanted.detail
         } else if self.request.method == Method::HEAD {
             Some(Reason::Method)
         } else if self.request.fields.contains_key(RANGE) && wanted.stale.is_none() {
@@ -152,7 +164,14 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
-        match cache::reuse(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged) {
+        let reuse = cache::reuse(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged);
+        let as_it_is = matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed | Reuse::StaleWhileRevalidate);
+        if as_it_is && cache::evaluate(&view, meta) == Precondition::Failed {
+            // What is stored cannot say that a precondition is false (RFC 9111 4.3.2).
+            (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Conditional));
+            return Ok(false);
+        }
+        match reuse {
             Reuse::Fresh => self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit)).await,
             Reuse::StaleAllowed => {
                 self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit).because(Reason::Stale)).await
@@ -207,7 +226,7 @@ impl Exchange<'_> {
         fill_id: u128,
         fill: Arc<Fill>,
         validating: Option<Found>,
-        hand_over: Option<oneshot::Sender<Handed>>,
+        client: Option<mpsc::Sender<Told>>,
     ) {
         let mut request = self.shared_request(wanted);
         request.method = Method::GET;
@@ -230,7 +249,7 @@ impl Exchange<'_> {
             fill_id,
             fill,
             validating,
-            hand_over,
+            client,
         }
         .spawn();
     }
@@ -239,7 +258,7 @@ impl Exchange<'_> {
     async fn answer_from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
         let id = fill_id(&wanted.key);
         let mut collapse = !self.wants_its_own(&wanted) && !self.edge.store.is_uncollapsible(id, Instant::now());
-        let mut failure = Failure { status: http::StatusCode::BAD_GATEWAY, error: "proxy_internal_error" };
+        let mut failure = Failure::INTERNAL;
         for _ in 0..FETCHES_MAX {
             let joined = if collapse {
                 self.edge.store.join_fill(id, wanted.key.url_hash(self.edge.store.seed()))
@@ -251,17 +270,12 @@ impl Exchange<'_> {
                 Joined::Waiter(fill) => (fill, false),
                 Joined::Full => (Fill::new(), true),
             };
-            let outcome = if is_writer {
-                match self.as_writer(&wanted, id, &fill, sink).await? {
-                    Some(outcome) => outcome,
-                    None => return Ok(()),
-                }
+            let brought = if is_writer {
+                self.as_writer(&wanted, id, fill, sink).await?
             } else {
-                match self.as_waiter(&wanted, id, &fill, sink).await? {
-                    Some(outcome) => outcome,
-                    None => return Ok(()),
-                }
+                self.as_waiter(&wanted, id, fill, sink).await?
             };
+            let Some(Brought { outcome, fill, is_writer, own }) = brought else { return Ok(()) };
             match outcome {
                 Outcome::Storing(coming) if coming.variant.matches(coming.meta.vary(), &self.request.fields) => {
                     let result = match (is_writer, &wanted.stale) {
@@ -272,7 +286,7 @@ impl Exchange<'_> {
                     let mut how = How::forwarded(result, wanted.fwd, wanted.detail);
                     how.status.stored = is_writer;
                     how.status.collapsed = !is_writer;
-                    return self.deliver_filling(sink, Filling { coming, reader: fill.reader() }, how).await;
+                    return self.deliver_filling(sink, Filling { coming, own, reader: fill.reader() }, how).await;
                 }
                 Outcome::Freshened(stored) if stored.is_selected_by(&self.request.fields) => {
                     let mut how = How::forwarded(CacheResult::Revalidated, wanted.fwd, wanted.detail);
@@ -322,29 +336,38 @@ impl Exchange<'_> {
         &mut self,
         wanted: &Wanted,
         id: u128,
-        fill: &Arc<Fill>,
+        fill: Arc<Fill>,
         sink: &mut S,
-    ) -> Result<Option<Outcome>, ClientGone> {
-        let (hand_over, handed) = oneshot::channel();
-        self.refill(wanted, id, Arc::clone(fill), wanted.stale.clone(), Some(hand_over));
-        // The task always hands over or drops its end: every step of it has a deadline.
-        let handed = handed.await.ok();
-        let outcome = fill.head(wanted.longest_fetch()).await;
-        let Some(handed) = handed else { return Ok(outcome) };
-        self.trace.seen = handed.seen;
-        match handed.response {
-            Some(response) => {
+    ) -> Result<Option<Brought>, ClientGone> {
+        let (client, mut told) = mpsc::channel(TOLD_MAX);
+        self.refill(wanted, id, Arc::clone(&fill), wanted.stale.clone(), Some(client));
+        // The task always tells the end or drops its side: every step of it has a deadline.
+        let own = loop {
+            match told.recv().await {
+                Some(Told::Interim(status, fields)) => sink.interim(status, &fields).await?,
+                Some(Told::Final(seen, own)) => {
+                    self.trace.seen = seen;
+                    break own;
+                }
+                None => break Own::Nothing,
+            }
+        };
+        let outcome = fill.outcome().unwrap_or(Outcome::Failed(Failure::INTERNAL));
+        let own = match own {
+            Own::Nothing => None,
+            Own::Head(fields) => Some(fields),
+            Own::Whole(response) => {
                 let reason = match outcome {
-                    Some(Outcome::Released(reason)) => Some(reason),
+                    Outcome::Released(reason) => Some(reason),
                     _ => wanted.detail,
                 };
                 let how = How::forwarded(CacheResult::Refused, wanted.fwd, reason);
-                let rest = self.deliver_origin(sink, response, Some(how)).await?;
+                let rest = self.deliver_origin(sink, *response, Some(how)).await?;
                 rest.release(self.edge);
-                Ok(None)
+                return Ok(None);
             }
-            None => Ok(outcome),
-        }
+        };
+        Ok(Some(Brought { outcome, fill, is_writer: true, own }))
     }
 
     /// Waits for another's fetch; when the wait runs out becomes a second writer or gives up, as the policy says.
@@ -352,13 +375,13 @@ impl Exchange<'_> {
         &mut self,
         wanted: &Wanted,
         id: u128,
-        fill: &Arc<Fill>,
+        fill: Arc<Fill>,
         sink: &mut S,
-    ) -> Result<Option<Outcome>, ClientGone> {
+    ) -> Result<Option<Brought>, ClientGone> {
         let collapse = &wanted.policy.collapse;
         loop {
-            if let Some(outcome) = fill.head(collapse.wait).await {
-                return Ok(Some(outcome));
+            if let Some((outcome, fill)) = fill.head(collapse.wait).await {
+                return Ok(Some(Brought { outcome, fill, is_writer: false, own: None }));
             }
             self.edge.metrics.collapse_expired.inc();
             match collapse.expired {
@@ -368,21 +391,13 @@ impl Exchange<'_> {
                     return Ok(None);
                 }
                 CollapseExpired::Fetch if fill.take_second_writer(Instant::now(), collapse.wait) => {
-                    let second = self.edge.store.replace_fill(id, wanted.key.url_hash(self.edge.store.seed()));
-                    return self.as_writer(wanted, id, &second, sink).await;
+                    let url = wanted.key.url_hash(self.edge.store.seed());
+                    let second = self.edge.store.replace_fill(id, url, &fill);
+                    return self.as_writer(wanted, id, second, sink).await;
                 }
                 CollapseExpired::Fetch => {}
             }
         }
-    }
-}
-
-impl Wanted {
-    /// No fetch takes longer to its head than all its tries together.
-    fn longest_fetch(&self) -> std::time::Duration {
-        let timeouts = self.route.timeouts.unwrap_or(self.pool.config().timeouts);
-        let tries = self.route.retries.as_ref().map_or(self.pool.config().retries.max, |retries| retries.max) + 2;
-        (timeouts.connect + timeouts.first_byte + timeouts.between_bytes) * tries
     }
 }
 

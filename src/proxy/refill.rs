@@ -9,11 +9,11 @@ use http::{
     HeaderMap, Method, StatusCode,
     header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
 };
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::{
     Edge,
-    fetch::{self, Discard, OriginRequest, OriginResponse, Payload, Seen},
+    fetch::{self, INTERIM_MAX, Interim, OriginRequest, OriginResponse, Payload, Seen},
 };
 use crate::{
     cache::{self, LifetimeSource, Meta, Policy, Reason, RequestDirectives, RequestView, ResponseView, VariantKey},
@@ -23,9 +23,15 @@ use crate::{
     wire::Framing,
 };
 
+/// What the writer's client may be told before it has taken any of it: every interim response and the end.
+pub const TOLD_MAX: usize = INTERIM_MAX + 1;
+
 /// A reader's place in a fill and the head that it saw.
 pub struct Filling {
     pub coming: Arc<Coming>,
+    /// The head as the origin sent it, for the client whose request brought it. What is stored may lack fields
+    /// (`no-cache="set-cookie"`) that are meant for that client.
+    pub own: Option<HeaderMap>,
     pub reader: Reader,
 }
 
@@ -44,27 +50,61 @@ pub struct Refill {
     pub fill: Arc<Fill>,
     /// What is stored and to be validated.
     pub validating: Option<Found>,
-    /// Takes the answer that is not for sharing, with the reason; dropped with its client.
-    pub hand_over: Option<oneshot::Sender<Handed>>,
+    /// Takes what is for the writer's own client, who may be gone; nobody's where the client does not wait.
+    pub client: Option<mpsc::Sender<Told>>,
 }
 
 /// What the writer's own client gets to know of its fetch.
-pub struct Handed {
-    pub seen: Seen,
-    /// The answer itself, where it was not for sharing.
-    pub response: Option<OriginResponse>,
+pub enum Told {
+    /// An interim response: never stored, never shared.
+    Interim(StatusCode, HeaderMap),
+    /// The end: how it was asked, and what the client has for itself.
+    Final(Seen, Own),
+}
+
+/// What of an answer is for the writer's client alone.
+pub enum Own {
+    /// Nothing: there is no answer, or all of it is in the store.
+    Nothing,
+    /// The head as the origin sent it.
+    Head(HeaderMap),
+    /// All of it, since it is not for sharing.
+    Whole(Box<OriginResponse>),
+}
+
+/// Interim responses go to the writer's client.
+struct ToClient<'a>(Option<&'a mpsc::Sender<Told>>);
+
+impl Interim for ToClient<'_> {
+    async fn relay(&mut self, status: StatusCode, fields: HeaderMap) {
+        if let Some(client) = self.0 {
+            // A client that is gone, or that has been told too much already, does without.
+            let _ = client.try_send(Told::Interim(status, fields));
+        }
+    }
+}
+
+/// Ends a fill when the task does, also by a panic: nobody waits for ever, and the key is free again.
+struct Ending {
+    edge: Arc<Edge>,
+    id: u128,
+    fill: Arc<Fill>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.fill.decide(Outcome::Failed(Failure::INTERNAL));
+        self.fill.finish(Err(Broken::Origin));
+        self.edge.store.end_fill(self.id, &self.fill);
+    }
 }
 
 impl Refill {
     /// Begins the fetch.
     pub fn spawn(self) {
         tokio::spawn(async move {
-            let (edge, id, fill) = (Arc::clone(&self.edge), self.fill_id, Arc::clone(&self.fill));
+            let _ending = Ending { edge: Arc::clone(&self.edge), id: self.fill_id, fill: Arc::clone(&self.fill) };
             self.run().await;
-            // Whatever happened, nobody waits for ever.
-            fill.decide(Outcome::Failed(Failure { status: StatusCode::BAD_GATEWAY, error: "proxy_internal_error" }));
-            fill.finish(Err(Broken::Origin));
-            edge.store.end_fill(id, &fill);
         });
     }
 
@@ -96,7 +136,8 @@ impl Refill {
     }
 
     async fn ask(&mut self) -> Option<OriginResponse> {
-        match fetch::fetch(&self.edge, &self.pool, &self.request, &Payload::default(), &mut Discard).await {
+        let mut interim = ToClient(self.client.as_ref());
+        match fetch::fetch(&self.edge, &self.pool, &self.request, &Payload::default(), &mut interim).await {
             Ok(response) => Some(response),
             Err((failure, seen)) => {
                 self.failed(failure, seen);
@@ -107,14 +148,15 @@ impl Refill {
 
     fn failed(&mut self, failure: Failure, seen: Seen) {
         self.edge.store.set_failing(self.fill_id, Instant::now());
-        self.tell(seen, None);
         self.fill.decide(Outcome::Failed(failure));
+        self.tell(seen, Own::Nothing);
     }
 
-    fn tell(&mut self, seen: Seen, response: Option<OriginResponse>) {
-        if let Some(hand_over) = self.hand_over.take() {
+    /// Tells the client; the outcome has been decided.
+    fn tell(&mut self, seen: Seen, own: Own) {
+        if let Some(client) = self.client.take() {
             // Without a client the answer is for nobody; dropping it closes the connection.
-            let _ = hand_over.send(Handed { seen, response });
+            let _ = client.try_send(Told::Final(seen, own));
         }
     }
 
@@ -131,8 +173,8 @@ impl Refill {
             Ok(meta) => {
                 let variant = VariantKey::of(meta.vary(), &self.selecting);
                 let stored = self.edge.store.freshen(old, self.place.position, meta, variant);
-                self.tell(response.seen.clone(), None);
                 self.fill.decide(Outcome::Freshened(stored));
+                self.tell(response.seen.clone(), Own::Nothing);
                 response.body.release(&self.edge);
                 true
             }
@@ -167,8 +209,8 @@ impl Refill {
                 self.metrics.refusal(reason.as_str());
                 let until = Instant::now() + self.policy.collapse.uncacheable_for;
                 self.edge.store.set_uncollapsible(self.fill_id, until);
-                self.tell(response.seen.clone(), Some(response));
                 self.fill.decide(Outcome::Released(reason));
+                self.tell(response.seen.clone(), Own::Whole(Box::new(response)));
             }
         }
     }
@@ -203,9 +245,9 @@ impl Refill {
     async fn bring(&mut self, response: OriginResponse, meta: Meta) {
         let variant = VariantKey::of(meta.vary(), &self.selecting);
         self.edge.store.clear_uncollapsible(self.fill_id);
-        self.tell(response.seen, None);
         let coming = Coming { meta: meta.clone(), length: response.length, variant: variant.clone() };
         self.fill.decide(Outcome::Storing(Arc::new(coming)));
+        self.tell(response.seen, Own::Head(response.fields));
         let mut body = response.body;
         let mut storing = true;
         let mut length: u64 = 0;

@@ -52,6 +52,11 @@ pub struct Failure {
     pub error: &'static str,
 }
 
+impl Failure {
+    /// The edge itself failed.
+    pub const INTERNAL: Self = Self { status: StatusCode::BAD_GATEWAY, error: "proxy_internal_error" };
+}
+
 /// The body broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -86,6 +91,8 @@ struct State {
     fastest: u64,
     /// When a waiter last became a second writer.
     second_writer: Option<Instant>,
+    /// The fill of the second writer, where one took this one's place.
+    successor: Option<Arc<Fill>>,
 }
 
 impl Fill {
@@ -101,6 +108,7 @@ impl Fill {
                 readers: 0,
                 fastest: 0,
                 second_writer: None,
+                successor: None,
             }),
             changed: Notify::new(),
             read: Notify::new(),
@@ -172,20 +180,43 @@ impl Fill {
         self.lock().outcome.clone()
     }
 
-    /// Waits for the head; `None` when `within` has passed without one.
-    pub async fn head(&self, within: Duration) -> Option<Outcome> {
+    /// Who waits here waits for `successor` from now on: it began later, but this one is late.
+    pub fn succeed(&self, successor: Arc<Self>) {
+        self.lock().successor = Some(successor);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for the head, of this fill or of one that took its place, and says which; `None` when `within` has passed
+    /// without one.
+    pub async fn head(self: &Arc<Self>, within: Duration) -> Option<(Outcome, Arc<Self>)> {
+        let mut fill = Arc::clone(self);
         let wait = async {
             loop {
-                let notified = self.changed.notified();
-                tokio::pin!(notified);
-                notified.as_mut().enable();
-                if let Some(outcome) = self.outcome() {
-                    return outcome;
-                }
-                notified.await;
+                let next = {
+                    let notified = fill.changed.notified();
+                    tokio::pin!(notified);
+                    notified.as_mut().enable();
+                    if let Some(outcome) = fill.outcome() {
+                        break outcome;
+                    }
+                    match fill.successor() {
+                        Some(successor) => successor,
+                        None => {
+                            notified.await;
+                            continue;
+                        }
+                    }
+                };
+                fill = next;
             }
         };
-        tokio::time::timeout(within, wait).await.ok()
+        let outcome = tokio::time::timeout(within, wait).await.ok()?;
+        Some((outcome, fill))
+    }
+
+    /// The fill that took this one's place, if any.
+    pub fn successor(&self) -> Option<Arc<Self>> {
+        self.lock().successor.clone()
     }
 
     /// May this waiter, whose time is up, become a second writer? One may per `wait`.
@@ -354,6 +385,20 @@ mod tests {
         assert!(fill.room().await, "while storing, readers do not matter");
         fill.give_up_storing();
         assert!(!fill.room().await);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_late_fill_is_answered_by_its_successor() {
+        let (late, second) = (Fill::new(), Fill::new());
+        let waiter = tokio::spawn({
+            let late = Arc::clone(&late);
+            async move { late.head(Duration::from_secs(3600)).await }
+        });
+        tokio::task::yield_now().await;
+        late.succeed(Arc::clone(&second));
+        second.decide(Outcome::Released(Reason::NoStore));
+        let (outcome, fill) = waiter.await.expect("no panic").expect("an outcome");
+        assert!(matches!(outcome, Outcome::Released(Reason::NoStore)) && Arc::ptr_eq(&fill, &second));
     }
 
     #[tokio::test]

@@ -331,12 +331,13 @@ impl Store {
         Joined::Writer(fill)
     }
 
-    /// Begins a fill whatever is in progress: later requests join this one.
-    pub fn replace_fill(&self, id: u128, url: u128) -> Arc<Fill> {
+    /// Begins a fill in the place of `late`: later requests join this one, and so does who waits for the head of `late`.
+    pub fn replace_fill(&self, id: u128, url: u128, late: &Fill) -> Arc<Fill> {
         let fill = Fill::new();
         if self.fills().insert(id, InProgress { fill: Arc::clone(&fill), url }).is_none() {
             self.fills_running.inc();
         }
+        late.succeed(Arc::clone(&fill));
         fill
     }
 
