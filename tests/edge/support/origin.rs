@@ -267,6 +267,7 @@ impl Origin {
 
 async fn accept(listener: TcpListener, script: Arc<Script>) {
     while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
         script.connections.send_modify(|(open, ever)| {
             *open += 1;
             *ever += 1;
