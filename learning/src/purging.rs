@@ -9,6 +9,7 @@
 //! done as well. Several processes may deliver at once: a delivery is taken with a lease before it is sent.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     time::{Duration, SystemTime},
 };
@@ -102,6 +103,15 @@ pub struct Delivery {
     pub refused: Option<String>,
 }
 
+/// How far a row has got with one edge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Known {
+    /// The edge has it.
+    Done,
+    /// To be tried again at this time, in milliseconds since 1970.
+    Due(i64),
+}
+
 /// Delivers the outbox to the configured edges. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Purger {
@@ -163,29 +173,66 @@ impl Purger {
     /// # Errors
     /// What the database says.
     pub async fn round(&self, now: SystemTime) -> Result<Vec<Delivery>, sqlx::Error> {
-        let sql = "SELECT id, keys FROM purge_outbox WHERE state = 'pending' ORDER BY created_at, id LIMIT $1";
-        let rows = sqlx::query(sql).bind(ROUND_MAX).fetch_all(self.db.reader()).await?;
-        let mut rows_by_id = Vec::with_capacity(rows.len());
-        for row in &rows {
-            rows_by_id.push((row.try_get::<String, _>("id")?, row.try_get::<String, _>("keys")?));
-        }
-        if rows_by_id.is_empty() {
+        let rows = self.pending_rows().await?;
+        if rows.is_empty() {
             return Ok(Vec::new());
         }
+        let mut known = self.known_deliveries().await?;
         // Edges do not wait for one another: one that hangs would delay all.
-        let told = futures::future::join_all(self.edges.iter().map(|edge| self.tell(edge, &rows_by_id, now))).await;
-        let deliveries: Vec<Delivery> =
-            told.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-        for (id, _) in &rows_by_id {
-            self.settle(id).await?;
+        let told = futures::future::join_all(self.edges.iter().map(|edge| self.tell(edge, &rows, &known, now))).await;
+        let mut deliveries = Vec::new();
+        for told in told {
+            for (id, delivery) in told? {
+                if delivery.refused.is_none() {
+                    known.insert((id, delivery.edge.as_str().to_owned()), Known::Done);
+                }
+                deliveries.push(delivery);
+            }
         }
-        let forget = "DELETE FROM purge_deliveries WHERE outbox_id IN \
-                      (SELECT id FROM purge_outbox WHERE state = 'done' AND created_at < $1)";
-        let before = unix_ms(now.checked_sub(KEPT).unwrap_or(SystemTime::UNIX_EPOCH));
-        sqlx::query(forget).bind(before).execute(self.db.writer()).await?;
-        let forget = "DELETE FROM purge_outbox WHERE state = 'done' AND created_at < $1";
-        sqlx::query(forget).bind(before).execute(self.db.writer()).await?;
+        let mut settled = false;
+        for (id, _) in &rows {
+            // Edges that are no longer configured do not count.
+            let has_it = |edge: &EdgeAdmin| known.get(&(id.clone(), edge.as_str().to_owned())) == Some(&Known::Done);
+            if self.edges.iter().all(has_it) {
+                let done = "UPDATE purge_outbox SET state = 'done' WHERE id = $1";
+                sqlx::query(done).bind(id).execute(self.db.writer()).await?;
+                settled = true;
+            }
+        }
+        if settled {
+            self.forget_before(now.checked_sub(KEPT).unwrap_or(SystemTime::UNIX_EPOCH)).await?;
+        }
         Ok(deliveries)
+    }
+
+    /// Ids and keys, the oldest first.
+    async fn pending_rows(&self) -> Result<Vec<(String, String)>, sqlx::Error> {
+        let sql = "SELECT id, keys FROM purge_outbox WHERE state = 'pending' ORDER BY created_at, id LIMIT $1";
+        let rows = sqlx::query(sql).bind(ROUND_MAX).fetch_all(self.db.reader()).await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("keys")?))).collect()
+    }
+
+    /// How far pending rows have got, by row and edge.
+    async fn known_deliveries(&self) -> Result<HashMap<(String, String), Known>, sqlx::Error> {
+        let sql = "SELECT d.outbox_id, d.edge, d.state, d.next_at FROM purge_deliveries d \
+                   JOIN purge_outbox o ON o.id = d.outbox_id WHERE o.state = 'pending'";
+        let rows = sqlx::query(sql).fetch_all(self.db.reader()).await?;
+        rows.iter()
+            .map(|row| {
+                let state: String = row.try_get("state")?;
+                let known = if state == "done" { Known::Done } else { Known::Due(row.try_get("next_at")?) };
+                Ok(((row.try_get("outbox_id")?, row.try_get("edge")?), known))
+            })
+            .collect()
+    }
+
+    async fn forget_before(&self, before: SystemTime) -> Result<(), sqlx::Error> {
+        let deliveries = "DELETE FROM purge_deliveries WHERE outbox_id IN \
+                          (SELECT id FROM purge_outbox WHERE state = 'done' AND created_at < $1)";
+        for sql in [deliveries, "DELETE FROM purge_outbox WHERE state = 'done' AND created_at < $1"] {
+            sqlx::query(sql).bind(unix_ms(before)).execute(self.db.writer()).await?;
+        }
+        Ok(())
     }
 
     /// Delivers rows to one edge until it refuses one: what it refuses now it would refuse for the others too.
@@ -193,10 +240,17 @@ impl Purger {
         &self,
         edge: &EdgeAdmin,
         rows: &[(String, String)],
+        known: &HashMap<(String, String), Known>,
         now: SystemTime,
-    ) -> Result<Vec<Delivery>, sqlx::Error> {
+    ) -> Result<Vec<(String, Delivery)>, sqlx::Error> {
         let mut deliveries = Vec::new();
         for (id, keys) in rows {
+            match known.get(&(id.clone(), edge.as_str().to_owned())) {
+                Some(Known::Done) => continue,
+                Some(Known::Due(at)) if *at > unix_ms(now) => continue,
+                Some(Known::Due(_)) | None => {}
+            }
+            // Another process may have been faster.
             let Some(attempts) = self.take(id, edge, now).await? else { continue };
             let refusal = self.purge(edge, keys).await.err().map(|refusal| refusal.to_string());
             self.remember(id, edge, attempts, refusal.as_deref(), now).await?;
@@ -205,7 +259,7 @@ impl Purger {
                 Some(why) => tracing::warn!(%edge, keys, attempts, why, "not purged; trying again"),
             }
             let refused = refusal.is_some();
-            deliveries.push(Delivery { edge: edge.clone(), keys: keys.clone(), refused: refusal });
+            deliveries.push((id.clone(), Delivery { edge: edge.clone(), keys: keys.clone(), refused: refusal }));
             if refused {
                 break;
             }
@@ -250,17 +304,6 @@ impl Purger {
             .execute(self.db.writer())
             .await
             .map(drop)
-    }
-
-    /// Marks a row done that every configured edge has; edges that are no longer configured do not count.
-    async fn settle(&self, id: &str) -> Result<(), sqlx::Error> {
-        let sql = "SELECT edge FROM purge_deliveries WHERE outbox_id = $1 AND state = 'done'";
-        let told: Vec<String> = sqlx::query_scalar(sql).bind(id).fetch_all(self.db.reader()).await?;
-        if self.edges.iter().all(|edge| told.iter().any(|told| told == edge.as_str())) {
-            let done = "UPDATE purge_outbox SET state = 'done' WHERE id = $1";
-            sqlx::query(done).bind(id).execute(self.db.writer()).await?;
-        }
-        Ok(())
     }
 
     async fn purge(&self, edge: &EdgeAdmin, keys: &str) -> Result<(), Refusal> {

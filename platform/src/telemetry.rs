@@ -1,6 +1,6 @@
 //! Logs of a backend: `tracing` to stderr, as text or as JSON lines.
 
-use std::str::FromStr;
+use std::{io::IsTerminal, str::FromStr};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -54,7 +54,9 @@ impl Telemetry {
     pub fn start(self) {
         let registry = tracing_subscriber::registry().with(self.filter);
         let started = match self.format {
-            Format::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+            Format::Text => registry
+                .with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr))
+                .try_init(),
             Format::Json => {
                 registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
             }
