@@ -115,7 +115,7 @@ struct Seen {
 }
 
 #[tokio::test]
-async fn the_communitys_cache_cases_pass_but_for_those_that_are_named() {
+async fn the_cache_cases_pass_but_for_those_that_are_named() {
     let groups: Vec<Group> = serde_json::from_str(CASES).expect("the cases are JSON");
     let missed: BTreeMap<String, String> = serde_yaml::from_str(MISSED).expect("the list of misses is YAML");
     let origin = origin().await;
