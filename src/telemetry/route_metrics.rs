@@ -174,11 +174,6 @@ impl Metrics {
         let label = if known { label } else { OTHER };
         Arc::clone(routes.entry(label.to_owned()).or_insert_with(|| Arc::new(RouteMetrics::new(label, self))))
     }
-
-    /// The metrics of requests that match no route.
-    pub fn no_route(&self) -> Arc<RouteMetrics> {
-        self.route(NONE)
-    }
 }
 
 #[cfg(test)]
@@ -244,7 +239,7 @@ mod tests {
         assert_eq!(metrics.route("one-more").route(), "other");
         assert_eq!(metrics.route("another").route(), "other");
         assert_eq!(metrics.route("route-7").route(), "route-7");
-        assert_eq!(metrics.no_route().route(), "none");
+        assert_eq!(metrics.route(NONE).route(), "none");
         assert!(Arc::ptr_eq(&metrics.route("route-7"), &metrics.clone().route("route-7")));
     }
 }

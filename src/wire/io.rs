@@ -86,14 +86,3 @@ pub async fn write_all<W: AsyncWrite + Unpin>(
         Err(_) => Err(IoError::Timeout(within)),
     }
 }
-
-/// Has the peer closed, or sent something unasked, while nobody was reading? Costs no system call when the
-/// runtime has seen nothing.
-pub async fn is_quiet<R: AsyncRead + Unpin>(from: &mut R) -> bool {
-    let mut byte = [0u8; 1];
-    poll_fn(|context| {
-        let mut buf = tokio::io::ReadBuf::new(&mut byte);
-        Poll::Ready(Pin::new(&mut *from).poll_read(context, &mut buf).is_pending())
-    })
-    .await
-}
