@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{config::duration, telemetry::diagnostics::AUDIT};
 
-/// URLs and surrogate keys of one request; with [`PURGED_MAX`](crate::store::PURGED_MAX) remembered, a hundred such requests may come
+/// URLs and surrogate keys of one request; with `PURGED_MAX` of the store remembered, a hundred such requests may come
 /// before the oldest is forgotten.
 pub(super) const TARGETS_MAX: usize = 1_000;
 

@@ -1,8 +1,8 @@
 //! The front door: a pingora `ServerApp` per listener.
 //!
 //! pingora accepts; everything from the first byte on is ours. A connection is counted and, over the ceiling, refused;
-//! then comes TLS where the listener has it, then the loop of its protocol: [`h1`] or [`h2`]. A socket leaves its
-//! connection's task for the [`tunnel`].
+//! then comes TLS where the listener has it, then the loop of its protocol: `h1` or `h2`. A socket leaves its
+//! connection's task for the `tunnel`.
 
 mod config;
 mod h1;

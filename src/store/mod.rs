@@ -1,7 +1,7 @@
 //! Stored responses: a head and parts, found by key and variant; fills in progress; purge.
 //!
 //! What is read here has been looked at by the purge tables; whether it may be used for a request is the law's
-//! question ([`crate::cache`]). A body larger than [`memory::INLINE_MAX`] lies in parts, and a response that lost
+//! question ([`crate::cache`]). A body larger than `memory::INLINE_MAX` lies in parts, and a response that lost
 //! a part to eviction counts as not stored.
 
 mod config;
