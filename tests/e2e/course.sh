@@ -12,7 +12,7 @@ ask "$EDGE/"
 check "the start page lists the course" status_is 200
 course=$(grep -oE '/courses/[a-z0-9-]+' "$VAR/body" | head -n 1)
 ask "$EDGE$course"
-check "the first reader's page comes from the origin" is_not_hit
+check "the first reader's page comes from the origin" is_miss
 ask "$EDGE$course"
 check "the second reader's page is a hit with ttl and Age" is_hit
 check "the hit is a 200" status_is 200
@@ -45,7 +45,7 @@ check "a range from the store is exact" body_is "$VAR/video.range"
 for call in first second; do
     ask "$EDGE/v1/status"
     check "the $call API call is answered" status_is 200
-    check "the $call API call is not served from the store" is_not_hit
+    check "the $call API call is not served from the store" is_from_origin
 done
 
 # A new edition: importing purges the edge.
@@ -67,7 +67,7 @@ check "with the origin gone a stored page is still served" status_is 200
 curl -s -o /dev/null -X POST -H 'Content-Type: application/json' -d "{\"urls\":[\"$EDGE$course\"],\"soft\":true}" "$ADMIN/purge"
 ask "$EDGE$course"
 check "with the origin gone a page that has just become stale is served" status_is 200
-check "the edge says that it is stale" field_has Cache-Status 'hit; ttl=-|fwd=stale'
+check "the edge says that it is stale" field_has Cache-Status 'hit; ttl=(-[0-9]+|0)|fwd=stale'
 ask "$EDGE/courses/no-such-course"
 check "what is not stored fails with a gateway status" status_is "502|503|504"
 check "the failure names its reason" field_has Proxy-Status '^eduham-edge; *error='

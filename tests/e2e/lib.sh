@@ -15,7 +15,7 @@ finish() {
     if [ "$failed" -gt 0 ] || [ "$status" -ne 0 ]; then
         for log in "$VAR"/log/*.log; do
             say "--- $(basename "$log")"
-            tail -n 15 "$log" >&2
+            tail -n 15 "$log" | cut -c 1-400 >&2
         done
     fi
     rm -rf "$DEMO_VAR"
@@ -62,7 +62,8 @@ status_is() { [[ "$STATUS" =~ ^($1)$ ]]; }
 body_has() { grep -qF -- "$1" "$VAR/body"; }
 body_is() { cmp -s "$1" "$VAR/body"; }
 is_hit() { field_has Cache-Status '^eduham-edge; hit; ttl=[0-9]+' && field_has Age '^[0-9]+$'; }
-is_not_hit() { field_has Cache-Status '^eduham-edge' && ! field_has Cache-Status '\bhit\b'; }
+is_miss() { field_has Cache-Status '^eduham-edge; fwd=uri-miss'; }
+is_from_origin() { ! field_has Age . && ! field_has Cache-Status '\bhit\b'; }
 
 # eventually SECONDS COMMAND...: retried until it succeeds; for what the system does by itself after a moment.
 eventually() {
