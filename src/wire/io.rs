@@ -4,7 +4,6 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
-    task::Poll,
     time::Duration,
 };
 
