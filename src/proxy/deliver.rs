@@ -164,6 +164,8 @@ impl Exchange<'_> {
                     Err(error) => {
                         tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
                         self.trace.error = Some("body-broken");
+                        // What came is the client's, also where the rest does not come.
+                        let _ = sink.flush().await;
                         sink.abort();
                         return Ok(());
                     }
@@ -214,6 +216,7 @@ impl Exchange<'_> {
                 Err(error) => {
                     tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
                     self.trace.error = Some("body-broken");
+                    let _ = sink.flush().await;
                     sink.abort();
                     return Ok(body);
                 }

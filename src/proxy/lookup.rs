@@ -22,7 +22,7 @@ use crate::{
         self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Precondition, Reason,
         RequestDirectives, RequestView, Reuse,
     },
-    store::{Failure, Fill, Found, Joined, Lookup, Outcome, Place},
+    store::{Failure, Fill, Found, Joined, Lookup, Outcome, Place, Reader},
     telemetry::CacheResult,
     upstream::Pool,
 };
@@ -47,8 +47,8 @@ struct Wanted {
 /// What came of a fetch that this request began or joined.
 struct Brought {
     outcome: Outcome,
-    /// The fill that it is in: after an expired wait not the one that was joined.
-    fill: Arc<Fill>,
+    /// Of the fill that it is in: after an expired wait not the one that was joined.
+    reader: Reader,
     is_writer: bool,
     /// The head for this client alone, where it is not the stored one.
     own: Option<http::HeaderMap>,
@@ -275,7 +275,7 @@ impl Exchange<'_> {
             } else {
                 self.as_waiter(&wanted, id, fill, sink).await?
             };
-            let Some(Brought { outcome, fill, is_writer, own }) = brought else { return Ok(()) };
+            let Some(Brought { outcome, reader, is_writer, own }) = brought else { return Ok(()) };
             match outcome {
                 Outcome::Storing(coming) if coming.variant.matches(coming.meta.vary(), &self.request.fields) => {
                     let result = match (is_writer, &wanted.stale) {
@@ -286,7 +286,7 @@ impl Exchange<'_> {
                     let mut how = How::forwarded(result, wanted.fwd, wanted.detail);
                     how.status.stored = is_writer;
                     how.status.collapsed = !is_writer;
-                    return self.deliver_filling(sink, Filling { coming, own, reader: fill.reader() }, how).await;
+                    return self.deliver_filling(sink, Filling { coming, own, reader }, how).await;
                 }
                 Outcome::Freshened(stored) if stored.is_selected_by(&self.request.fields) => {
                     let mut how = How::forwarded(CacheResult::Revalidated, wanted.fwd, wanted.detail);
@@ -339,6 +339,7 @@ impl Exchange<'_> {
         fill: Arc<Fill>,
         sink: &mut S,
     ) -> Result<Option<Brought>, ClientGone> {
+        let reader = fill.reader();
         let (client, mut told) = mpsc::channel(TOLD_MAX);
         self.refill(wanted, id, Arc::clone(&fill), wanted.stale.clone(), Some(client));
         // The task always tells the end or drops its side: every step of it has a deadline.
@@ -367,7 +368,7 @@ impl Exchange<'_> {
                 return Ok(None);
             }
         };
-        Ok(Some(Brought { outcome, fill, is_writer: true, own }))
+        Ok(Some(Brought { outcome, reader, is_writer: true, own }))
     }
 
     /// Waits for another's fetch; when the wait runs out becomes a second writer or gives up, as the policy says.
@@ -379,10 +380,12 @@ impl Exchange<'_> {
         sink: &mut S,
     ) -> Result<Option<Brought>, ClientGone> {
         let collapse = &wanted.policy.collapse;
+        let mut reader = fill.reader();
         loop {
-            if let Some((outcome, fill)) = fill.head(collapse.wait).await {
-                return Ok(Some(Brought { outcome, fill, is_writer: false, own: None }));
+            if let Some(outcome) = reader.head(collapse.wait).await {
+                return Ok(Some(Brought { outcome, reader, is_writer: false, own: None }));
             }
+            let fill = Arc::clone(reader.fill());
             self.edge.metrics.collapse_expired.inc();
             match collapse.expired {
                 CollapseExpired::Error => {

@@ -186,36 +186,7 @@ impl Fill {
         self.changed.notify_waiters();
     }
 
-    /// Waits for the head, of this fill or of one that took its place, and says which; `None` when `within` has passed
-    /// without one.
-    pub async fn head(self: &Arc<Self>, within: Duration) -> Option<(Outcome, Arc<Self>)> {
-        let mut fill = Arc::clone(self);
-        let wait = async {
-            loop {
-                let next = {
-                    let notified = fill.changed.notified();
-                    tokio::pin!(notified);
-                    notified.as_mut().enable();
-                    if let Some(outcome) = fill.outcome() {
-                        break outcome;
-                    }
-                    match fill.successor() {
-                        Some(successor) => successor,
-                        None => {
-                            notified.await;
-                            continue;
-                        }
-                    }
-                };
-                fill = next;
-            }
-        };
-        let outcome = tokio::time::timeout(within, wait).await.ok()?;
-        Some((outcome, fill))
-    }
-
-    /// The fill that took this one's place, if any.
-    pub fn successor(&self) -> Option<Arc<Self>> {
+    fn successor(&self) -> Option<Arc<Self>> {
         self.lock().successor.clone()
     }
 
@@ -229,7 +200,8 @@ impl Fill {
         free
     }
 
-    /// A reader of the body, from its first byte.
+    /// A reader from the first byte. Who wants the body must be one before the head has come: a body that is not going to
+    /// be stored ends when nobody reads it.
     pub fn reader(self: &Arc<Self>) -> Reader {
         self.lock().readers += 1;
         Reader { fill: Arc::clone(self), at: 0 }
@@ -279,6 +251,32 @@ pub struct Reader {
 impl Reader {
     /// Pieces handed out at once: one vectored write's worth.
     const PIECES_MAX: usize = 64;
+
+    /// Waits for the head, of this fill or of one that took its place, which is then the one that is read; `None` when
+    /// `within` has passed without one.
+    pub async fn head(&mut self, within: Duration) -> Option<Outcome> {
+        let wait = async {
+            loop {
+                let fill = Arc::clone(&self.fill);
+                let notified = fill.changed.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                if let Some(outcome) = fill.outcome() {
+                    return outcome;
+                }
+                match fill.successor() {
+                    Some(successor) => *self = successor.reader(),
+                    None => notified.await,
+                }
+            }
+        };
+        tokio::time::timeout(within, wait).await.ok()
+    }
+
+    /// The fill that is read.
+    pub fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
 
     /// The next pieces, waiting for them if need be; empty at the end.
     pub async fn next(&mut self) -> Result<Vec<Bytes>, Broken> {
@@ -391,21 +389,21 @@ mod tests {
     async fn who_waits_for_a_late_fill_is_answered_by_its_successor() {
         let (late, second) = (Fill::new(), Fill::new());
         let waiter = tokio::spawn({
-            let late = Arc::clone(&late);
-            async move { late.head(Duration::from_secs(3600)).await }
+            let mut reader = late.reader();
+            async move { (reader.head(Duration::from_secs(3600)).await, reader) }
         });
         tokio::task::yield_now().await;
         late.succeed(Arc::clone(&second));
         second.decide(Outcome::Released(Reason::NoStore));
-        let (outcome, fill) = waiter.await.expect("no panic").expect("an outcome");
-        assert!(matches!(outcome, Outcome::Released(Reason::NoStore)) && Arc::ptr_eq(&fill, &second));
+        let (outcome, reader) = waiter.await.expect("no panic");
+        assert!(matches!(outcome, Some(Outcome::Released(Reason::NoStore))) && Arc::ptr_eq(reader.fill(), &second));
     }
 
     #[tokio::test]
     async fn a_wait_that_ran_out_makes_one_second_writer_at_a_time() {
         let fill = Fill::new();
         let (now, wait) = (Instant::now(), Duration::from_secs(10));
-        assert!(fill.head(Duration::ZERO).await.is_none());
+        assert!(fill.reader().head(Duration::ZERO).await.is_none());
         assert!(fill.take_second_writer(now, wait));
         assert!(!fill.take_second_writer(now, wait));
         assert!(fill.take_second_writer(now + wait, wait));

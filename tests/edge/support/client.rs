@@ -118,6 +118,12 @@ impl Connection {
         self.answer(&ask.method).await
     }
 
+    /// One request and the head of its answer.
+    pub async fn ask_head(&mut self, ask: &Ask) -> Answer {
+        self.send(ask).await;
+        self.head().await
+    }
+
     pub async fn send(&mut self, ask: &Ask) {
         self.send_bytes(&ask.bytes()).await;
     }
@@ -249,6 +255,11 @@ impl Http2 {
 
     /// One request and its answer; `cut` when the stream was reset.
     pub async fn ask(&self, ask: &Ask) -> Answer {
+        self.begin(ask).await.rest().await
+    }
+
+    /// One request and the head of its answer.
+    pub async fn begin(&self, ask: &Ask) -> Begun {
         let mut request = http::Request::builder().method(&*ask.method).uri(format!("http://a.test{}", ask.target));
         for (name, value) in &ask.fields {
             request = request.header(name, value);
@@ -259,29 +270,37 @@ impl Http2 {
         if !ask.body.is_empty() {
             body.send_data(ask.body.clone().into(), true).expect("an open stream");
         }
-        let mut answer = Answer::default();
-        let response = match within(response).await {
-            Ok(response) => response,
-            Err(_) => return Answer { cut: true, ..answer },
+        let Ok(response) = within(response).await else {
+            return Begun { answer: Answer { cut: true, ..Answer::default() }, body: None };
         };
-        answer.status = response.status().as_u16();
-        answer.fields = response
+        let fields = response
             .headers()
             .iter()
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
-        let mut body = response.into_body();
+        let answer = Answer { status: response.status().as_u16(), fields, ..Answer::default() };
+        Begun { answer, body: Some(response.into_body()) }
+    }
+}
+
+/// An HTTP/2 answer whose head has come.
+pub struct Begun {
+    pub answer: Answer,
+    body: Option<h2::RecvStream>,
+}
+
+impl Begun {
+    /// The whole answer.
+    pub async fn rest(self) -> Answer {
+        let Self { mut answer, body } = self;
+        let Some(mut body) = body else { return answer };
         while let Some(piece) = within(body.data()).await {
-            match piece {
-                Ok(piece) => {
-                    let _ = body.flow_control().release_capacity(piece.len());
-                    answer.body.extend_from_slice(&piece);
-                }
-                Err(_) => {
-                    answer.cut = true;
-                    break;
-                }
-            }
+            let Ok(piece) = piece else {
+                answer.cut = true;
+                break;
+            };
+            let _ = body.flow_control().release_capacity(piece.len());
+            answer.body.extend_from_slice(&piece);
         }
         answer
     }

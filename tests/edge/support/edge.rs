@@ -14,7 +14,7 @@ use eduham_edge::{
 
 use super::{
     client::{Answer, Ask, Connection, Http2, ask, get},
-    gate::within,
+    gate::{eventually, within},
     origin::Origin,
 };
 
@@ -200,6 +200,12 @@ impl Edge {
     /// How many requests on cached routes had this result.
     pub fn results(&self, result: &str) -> usize {
         self.metric(&format!("edge_cache_requests_total{{result=\"{result}\"}}")) as usize
+    }
+
+    /// Waits until no fetch for the store is in progress.
+    pub async fn settled(&self) {
+        let running = self.running.edge().metrics.fills.with_label_values(&["running"]);
+        eventually("no fetch is in progress", || running.get() == 0).await;
     }
 
     /// Purges over the control listener: `{"all":true}`; the receipt.

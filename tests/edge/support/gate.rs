@@ -60,3 +60,11 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// [`eventually`] for a condition that asks somebody.
+pub async fn eventually_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < STUCK, "never happened: {what}");
+    }
+}
