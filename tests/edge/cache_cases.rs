@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::{Answer, Asked, Edge, Page, ask, edge, eventually, origin, page, reset};
+use crate::support::{Answer, Asked, Edge, Page, ask, edge, origin, page, reset};
 
 const CASES: &str = include_str!("../conformance/cache-cases.json");
 const MISSED: &str = include_str!("../conformance/cache-cases-missed.yaml");
@@ -187,8 +187,7 @@ async fn run(edge: &Edge, script: &Script, case: &Case) -> Result<(), String> {
         }
         let answer = edge.ask(&request).await;
         // What goes on behind the answer ends before the clock moves.
-        let running = edge.running.edge().metrics.fills.with_label_values(&["running"]);
-        eventually("no fetch is in progress", || running.get() == 0).await;
+        edge.settled().await;
         let seen = script.seen.lock().get(&case.id).cloned().unwrap_or_default();
         if let Some(last) = seen.last()
             && let Some((_, value)) = last.answered.iter().find(|(name, _)| name.eq_ignore_ascii_case("last-modified"))

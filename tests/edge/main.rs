@@ -5,3 +5,15 @@ mod support;
 mod smoke;
 
 mod cache_cases;
+
+mod reuse;
+
+mod collapsing;
+
+mod stale;
+
+mod purging;
+
+mod bodies;
+
+mod forwarding;

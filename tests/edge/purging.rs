@@ -1,0 +1,189 @@
+//! What is taken out of the store: by purge, and by requests that change things.
+
+use crate::support::{Edge, Gate, Page, ask, cacheable, configured, edge, eventually, get, origin, page, reset};
+
+async fn hit(edge: &Edge, target: &str) -> bool {
+    edge.get(target).await.is_hit()
+}
+
+#[tokio::test]
+async fn a_purge_by_url_takes_all_variants_and_what_the_key_drops() {
+    let origin = origin().await;
+    origin.answer("/a", |_| cacheable("x").field("Vary", "Accept-Language"));
+    origin.serve("/b", cacheable("x"));
+    let edge = edge(&origin).policy("key: { query: { ignore: [ \"utm_*\" ] } }").start().await;
+    let german = get("/a?q=1").field("Accept-Language", "de");
+    for _ in 0..2 {
+        let _ = (edge.get("/a?q=1").await, edge.ask(&german).await, edge.get("/b").await);
+    }
+    let receipt = edge.purge(r#"{"urls":["http://a.test/a?utm_source=mail&q=1"]}"#).await;
+    assert_eq!((&receipt["matched"], &receipt["complete"]), (&2.into(), &true.into()), "{receipt}");
+    assert!(!hit(&edge, "/a?q=1").await && !edge.ask(&german).await.is_hit());
+    assert!(hit(&edge, "/b").await);
+    assert_eq!(edge.metric("edge_purges_total{kind=\"url\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn a_purge_by_key_takes_what_carries_it_and_one_of_all_takes_all() {
+    let origin = origin().await;
+    origin.serve("/1", cacheable("x").field("Surrogate-Key", "course:1 course:all"));
+    origin.serve("/2", cacheable("x").field("Cache-Tag", "course:2, course:all"));
+    origin.serve("/3", cacheable("x"));
+    let edge = edge(&origin).start().await;
+    let fill = async || {
+        for path in ["/1", "/2", "/3"] {
+            let _ = edge.get(path).await;
+        }
+    };
+    for (order, matched, left) in [
+        (r#"{"surrogate_keys":["course:1"]}"#, 1, [false, true, true]),
+        (r#"{"surrogate_keys":["course:all"]}"#, 2, [false, false, true]),
+        (r#"{"surrogate_keys":["course"]}"#, 0, [true, true, true]),
+        (r#"{"all":true}"#, 3, [false, false, false]),
+    ] {
+        fill().await;
+        assert_eq!(edge.purge(order).await["matched"], matched, "{order}");
+        for (path, left) in ["/1", "/2", "/3"].into_iter().zip(left) {
+            assert_eq!(hit(&edge, path).await, left, "{order} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_purged_is_not_served_when_the_origin_fails_unless_softly() {
+    for (soft, status) in [(false, 502), (true, 200)] {
+        let origin = origin().await;
+        origin.serve("/a", cacheable("x"));
+        let edge = edge(&origin).policy("stale_if_error: 1h").upstream("retries: { max: 0 }").start().await;
+        let _ = edge.get("/a").await;
+        edge.purge(&format!(r#"{{"all":true,"soft":{soft}}}"#)).await;
+        origin.serve("/a", reset());
+        assert_eq!(edge.get("/a").await.status, status, "soft: {soft}");
+    }
+}
+
+#[tokio::test]
+async fn a_soft_purge_makes_stale_and_is_validated() {
+    let origin = origin().await;
+    origin.serve("/a", cacheable("x").etag("\"v\""));
+    let edge = edge(&origin).start().await;
+    let _ = edge.get("/a").await;
+    assert_eq!(edge.purge(r#"{"urls":["http://a.test/a"],"soft":true}"#).await["matched"], 1);
+    assert_eq!(edge.get("/a").await.cache_status(), "fwd=stale; fwd-status=304; stored; detail=purged");
+    assert!(hit(&edge, "/a").await, "what was validated after the purge is fresh");
+}
+
+#[tokio::test]
+async fn a_purge_during_a_fetch_keeps_its_answer_out_of_the_store() {
+    for order in [r#"{"urls":["http://a.test/a"]}"#, r#"{"surrogate_keys":["k"]}"#, r#"{"all":true}"#] {
+        let origin = origin().await;
+        let gate = Gate::closed();
+        let held = gate.clone();
+        origin.answer("/a", move |asked| {
+            let answer = cacheable(format!("version {}", asked.hits_before)).field("Surrogate-Key", "k");
+            if asked.hits_before == 0 { answer.held_after(3, &held) } else { answer }
+        });
+        let edge = edge(&origin).start().await;
+        let mut early = edge.connect().await;
+        let mut first = early.ask_head(&get("/a")).await;
+        edge.purge(order).await;
+        // Who asks after the purge does not get what was fetched before it.
+        assert_eq!(edge.get("/a").await.text(), "version 1", "{order}");
+        gate.open();
+        early.rest("GET", &mut first).await;
+        assert_eq!(first.text(), "version 0", "{order}");
+        edge.settled().await;
+        assert_eq!(edge.get("/a").await.text(), "version 1", "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_before_the_head_has_come_is_not_answered_with_it_either() {
+    for order in [r#"{"urls":["http://a.test/a"]}"#, r#"{"surrogate_keys":["k"]}"#] {
+        let origin = origin().await;
+        let gate = Gate::closed();
+        let held = gate.clone();
+        origin.answer("/a", move |asked| {
+            let answer = cacheable(format!("version {}", asked.hits_before)).field("Surrogate-Key", "k");
+            if asked.hits_before == 0 { answer.held(&held) } else { answer }
+        });
+        let edge = edge(&origin).start().await;
+        let mut early = edge.connect().await;
+        early.send(&get("/a")).await;
+        gate.reached_by(1).await;
+        edge.purge(order).await;
+        let mut late = edge.connect().await;
+        late.send(&get("/a")).await;
+        eventually("the late one is in", || edge.running.connections().open() == 2).await;
+        gate.open();
+        assert_eq!(late.answer("GET").await.text(), "version 1", "{order}");
+        assert_eq!(early.answer("GET").await.text(), "version 0", "{order}");
+        edge.settled().await;
+        assert_eq!(edge.get("/a").await.text(), "version 1", "{order}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_invalidates_its_target_and_what_its_answer_names() {
+    let changed = |status: &str| page("done").status(status);
+    let rows: [(&str, Page, [bool; 3]); 6] = [
+        ("POST", changed("200 OK"), [false, true, true]),
+        ("PUT", changed("204 No Content"), [false, true, true]),
+        ("DELETE", changed("303 See Other").field("Location", "/list"), [false, false, true]),
+        ("PATCH", changed("200 OK").field("Content-Location", "http://a.test/item"), [false, true, false]),
+        ("POST", changed("200 OK").field("Location", "http://b.test/list"), [false, true, true]),
+        ("POST", changed("500 Internal Server Error"), [true, true, true]),
+    ];
+    for (method, answer, left) in rows {
+        let origin = origin().await;
+        for path in ["/a", "/list", "/item"] {
+            origin.serve(path, cacheable("x"));
+        }
+        let edge = edge(&origin).upstream("retries: { max: 0 }").start().await;
+        for path in ["/a", "/list", "/item"] {
+            let _ = edge.get(path).await;
+        }
+        let read = cacheable("x");
+        origin.answer("/a", move |asked| if asked.method == "GET" { read.clone() } else { answer.clone() });
+        let answer = edge.ask(&ask(method, "/a").body("new")).await;
+        assert_eq!(answer.cache_status(), "fwd=method; detail=method", "{method}");
+        for (path, left) in ["/a", "/list", "/item"].into_iter().zip(left) {
+            assert_eq!(hit(&edge, path).await, left, "{method} {path} {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_on_a_route_without_a_cache_invalidates_the_cached_route() {
+    let origin = origin().await;
+    origin.serve("/a", cacheable("x"));
+    let edge = edge(&origin)
+        .policy("key: { query: { ignore: [ \"*\" ] } }")
+        .route("name: writes, match: { path: \"/{*rest}\", methods: [ POST ] }, upstream: origin")
+        .start()
+        .await;
+    let _ = edge.get("/a").await;
+    assert!(hit(&edge, "/a?x=1").await);
+    assert_eq!(edge.ask(&ask("POST", "/a?y=2").body("new")).await.field("cache-status"), None);
+    assert!(!hit(&edge, "/a").await);
+}
+
+#[tokio::test]
+async fn a_purge_of_a_host_that_only_a_site_serves_finds_its_policy() {
+    let origin = origin().await;
+    origin.serve("/a", cacheable("x"));
+    let edge = configured(&format!(
+        "version: 1\nserver: {{ listeners: [ {{ address: \"{{listener}}\" }} ] }}\nadmin: {{ address: \"{{admin}}\" }}\n\
+         log: {{ access: {{ to: none }} }}\ncache: {{ pages: {{ key: {{ query: {{ only: [ page ] }} }} }} }}\n\
+         upstreams: {{ origin: {{ peers: [ \"{}\" ] }} }}\n\
+         sites: [ {{ hosts: [ \"*.b.test\" ], routes: [ {{ name: all, match: {{ path: \"/{{*rest}}\" }}, upstream: origin, cache: pages }} ] }} ]\n",
+        origin.address()
+    ))
+    .start()
+    .await;
+    let request = get("/a?page=1&x=2").field("Host", "www.b.test");
+    let _ = edge.ask(&request).await;
+    assert!(edge.ask(&request).await.is_hit());
+    assert_eq!(edge.purge(r#"{"urls":["https://www.b.test/a?y=3&page=1"]}"#).await["matched"], 1);
+    assert!(!edge.ask(&request).await.is_hit());
+}
