@@ -13,21 +13,22 @@ async fn bodies_of_every_size_come_as_they_were_the_first_time_and_from_the_stor
     let edge = edge(&origin).start().await;
     let sizes = [0, 1, 65_535, 65_536, 65_537, 1_048_576, 1_048_577, 3_000_000];
     for size in sizes {
+        let body = bytes(size);
         for chunked in [false, true] {
             let path = format!("/{size}/{chunked}");
-            let answer = cacheable(bytes(size)).field("ETag", "\"v\"");
+            let answer = cacheable(body.clone()).field("ETag", "\"v\"");
             origin.serve(&path, if chunked { answer.chunked() } else { answer });
             let _ = edge.get(&path).await;
             for expected_hit in [true, true] {
                 let answer = edge.get(&path).await;
-                assert!(answer.body == bytes(size) && !answer.cut, "{path}");
+                assert!(answer.body == body && !answer.cut, "{path}");
                 assert_eq!(answer.is_hit(), expected_hit, "{path}");
                 assert_eq!(answer.field("content-length"), Some(size.to_string()), "{path}");
             }
             if size > 70_000 {
                 let (from, to) = (size - 70_000, size - 9);
                 let part = edge.ask(&get(&path).field("Range", &format!("bytes={from}-{}", to - 1))).await;
-                assert!(part.status == 206 && part.body == bytes(size)[from..to], "{path}");
+                assert!(part.status == 206 && part.body == body[from..to], "{path}");
             }
         }
     }
@@ -125,17 +126,18 @@ async fn what_is_larger_than_object_max_streams_through_and_is_not_stored() {
 async fn a_response_that_lost_a_part_to_eviction_counts_as_not_stored() {
     let origin = origin().await;
     let edge = edge(&origin).section("store: { memory: { size: 16MiB, object_max: 4MiB } }").start().await;
+    let body = bytes(3_000_000);
     let paths: Vec<String> = (0..12).map(|index| format!("/{index}")).collect();
     for path in &paths {
-        origin.serve(path, cacheable(bytes(3_000_000)));
-        assert!(edge.get(path).await.body == bytes(3_000_000));
+        origin.serve(path, cacheable(body.clone()));
+        assert!(edge.get(path).await.body == body);
         edge.settled().await;
     }
     assert!(edge.metric("edge_cache_evictions_total{reason=\"size\"}") > 0.0);
     let mut hits = 0;
     for path in &paths {
         let answer = edge.get(path).await;
-        assert!(answer.body == bytes(3_000_000) && !answer.cut, "{path}");
+        assert!(answer.body == body && !answer.cut, "{path}");
         hits += usize::from(answer.is_hit());
     }
     assert!((1..12).contains(&hits), "{hits} of 12 fit in 8 MiB");

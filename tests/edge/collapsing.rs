@@ -26,7 +26,7 @@ async fn taken(edge: &Edge, connections: usize) {
     eventually("all requests are in", || edge.running.connections().open() >= connections).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_readers_of_a_cold_page_cost_one_request() {
     let origin = origin().await;
     let (body_gate, heads) = (Gate::closed(), Gate::closed());
@@ -65,7 +65,7 @@ async fn a_thousand_readers_of_a_cold_page_cost_one_request() {
     drop(idler);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_storable_releases_all_at_once_and_is_not_collapsed_for_a_while() {
     let origin = origin().await;
     let (first, others) = (Gate::closed(), Gate::closed());

@@ -119,7 +119,8 @@ async fn a_peer_that_refuses_is_passed_over() {
     let (dead, alive) = (origin().await, origin().await);
     alive.serve("/a", page("x"));
     dead.kill().await;
-    let edge = edge(&dead).peer(&alive).uncached().upstream("balance: round_robin").start().await;
+    let edge =
+        edge(&dead).peer(&alive).uncached().upstream("balance: round_robin, retries: { budget: 100% }").start().await;
     for _ in 0..4 {
         assert_eq!(edge.get("/a").await.text(), "x");
     }
@@ -131,7 +132,8 @@ async fn a_status_that_the_policy_names_is_tried_elsewhere_but_once_for_each_pee
     let (sick, well) = (origin().await, origin().await);
     sick.serve("/a", page("sick").status("503 Service Unavailable"));
     well.serve("/a", page("well"));
-    let edge = edge(&sick).peer(&well).uncached().upstream("balance: round_robin").start().await;
+    let edge =
+        edge(&sick).peer(&well).uncached().upstream("balance: round_robin, retries: { budget: 100% }").start().await;
     for _ in 0..4 {
         assert_eq!(edge.get("/a").await.text(), "well");
     }
@@ -249,6 +251,36 @@ async fn a_large_upload_streams_and_the_answer_may_come_first() {
     }
     assert!(origin.asked().iter().all(|asked| asked.body == body));
     assert_eq!(edge.http2().await.ask(&ask("POST", "/a").body("small")).await.text(), "5");
+}
+
+#[tokio::test]
+async fn an_origin_that_answers_before_the_end_of_an_upload_is_heard() {
+    let origin = origin().await;
+    origin.serve_early("/a", page("too much").status("413 Content Too Large"));
+    let edge = edge(&origin).uncached().start().await;
+    let mut connection = edge.connect().await;
+    // Of a million bytes these come now, the others never.
+    let head = "POST /a HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n";
+    connection.send_bytes(head.as_bytes()).await;
+    connection.send_bytes(&[b'u'; 1000]).await;
+    let answer = connection.answer("POST").await;
+    assert_eq!((answer.status, answer.text(), answer.cut), (413, "too much", false));
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_never_taken_for_whole() {
+    let origin = origin().await;
+    origin.answer("/a", |asked| page(asked.body.len().to_string()));
+    let edge = edge(&origin).uncached().start().await;
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut connection = edge.connect().await;
+        let head = format!("POST /a HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n\r\n3\r\nabc\r\n");
+        connection.send_bytes(head.as_bytes()).await;
+        drop(connection);
+        eventually("it has ended", || edge.running.connections().open() == 0).await;
+    }
+    origin.connected(0).await;
+    assert!(origin.asked().is_empty(), "the origin never had a whole request: {:?}", origin.asked());
 }
 
 #[tokio::test]

@@ -290,6 +290,39 @@ async fn ranges_are_cut_from_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_range_of_what_is_stale_is_cut_after_its_validation() {
+    let origin = origin().await;
+    origin.serve("/a", page("hello").field("Cache-Control", "max-age=10").etag("\"v\""));
+    let edge = edge(&origin).start().await;
+    let _ = edge.get("/a").await;
+    edge.advance(11);
+    let answer = edge.ask(&range("/a", "bytes=1-3")).await;
+    assert_eq!((answer.status, answer.text()), (206, "ell"));
+    assert_eq!(answer.cache_status(), "fwd=stale; fwd-status=304; stored; detail=stale");
+    assert_eq!(origin.asked()[1].field("range"), None);
+}
+
+#[tokio::test]
+async fn a_head_of_the_origin_freshens_or_ends_what_is_stored() {
+    let origin = origin().await;
+    for (path, etag, expected) in
+        [("/same", "\"v\"", "hit; ttl=5"), ("/other", "\"w\"", "fwd=stale; stored; detail=stale")]
+    {
+        let fresh = || page("hello").field("Cache-Control", "max-age=10").field("ETag", "\"v\"");
+        origin.serve(path, fresh());
+        let edge = edge(&origin).start().await;
+        let _ = edge.get(path).await;
+        edge.advance(11);
+        origin.serve(path, page("hello").field("Cache-Control", "max-age=10").field("ETag", etag));
+        let head = edge.ask(&ask("HEAD", path)).await;
+        assert_eq!((head.status, head.cache_status()), (200, "fwd=stale; detail=method".into()), "{path}");
+        edge.advance(5);
+        let status = edge.get(path).await.cache_status();
+        assert!(status == expected || path == "/other" && status.starts_with("fwd="), "{path}: {status}");
+    }
+}
+
+#[tokio::test]
 async fn a_range_that_is_not_stored_is_asked_of_the_origin_as_that_range() {
     let origin = origin().await;
     origin.serve("/a", page("ell").status("206 Partial Content").field("Content-Range", "bytes 1-3/5"));

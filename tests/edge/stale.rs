@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Gate, Page, ask, cacheable, edge, eventually_async, get, origin, page, raw, reset};
+use tokio::task::JoinSet;
+
+use crate::support::{Gate, Page, ask, cacheable, edge, eventually_async, get, origin, page, raw, reset, within};
 
 /// Fresh for ten seconds.
 fn short(body: &str) -> Page {
@@ -52,29 +54,38 @@ async fn a_failing_origin_is_covered_by_what_is_stale_and_back_when_it_is_back()
         ("503", || page("x").status("503 Service Unavailable").field("Cache-Control", "max-age=60")),
         ("504", || page("x").status("504 Gateway Timeout")),
     ];
+    // At once, since each waits for the second in which a failing key is not tried again.
+    let mut all = JoinSet::new();
     for (name, failure) in failures {
-        let origin = origin().await;
-        origin.serve("/a", short("old"));
-        let edge = edge(&origin).policy("stale_if_error: 1m").upstream("retries: { max: 0 }").start().await;
-        let _ = edge.get("/a").await;
-        edge.advance(15);
-        origin.answer("/a", move |_| failure());
-        for _ in 0..3 {
-            let answer = edge.get("/a").await;
-            assert_eq!((answer.status, answer.text()), (200, "old"), "{name}");
-            assert_eq!(answer.cache_status(), "hit; ttl=-5; detail=stale", "{name}");
-        }
-        assert_eq!(edge.results("stale_error"), 3, "{name}");
-        let strict = edge.ask(&get("/a").field("Cache-Control", "no-cache")).await;
-        assert!(strict.status >= 500, "{name}: {strict:?}");
-        origin.serve("/a", short("new"));
-        eventually_async("it is back", async || edge.get("/a").await.text() == "new").await;
-        assert!(edge.get("/a").await.is_hit(), "{name}");
-        // Beyond the window the failure is told.
-        origin.answer("/a", move |_| failure());
-        edge.advance(71);
-        assert!(edge.get("/a").await.status >= 500, "{name}");
+        all.spawn(covered_and_back(name, failure));
     }
+    while let Some(ended) = within(all.join_next()).await {
+        ended.expect("a failure is covered");
+    }
+}
+
+async fn covered_and_back(name: &'static str, failure: fn() -> Page) {
+    let origin = origin().await;
+    origin.serve("/a", short("old"));
+    let edge = edge(&origin).policy("stale_if_error: 1m").upstream("retries: { max: 0 }").start().await;
+    let _ = edge.get("/a").await;
+    edge.advance(15);
+    origin.answer("/a", move |_| failure());
+    for _ in 0..3 {
+        let answer = edge.get("/a").await;
+        assert_eq!((answer.status, answer.text()), (200, "old"), "{name}");
+        assert_eq!(answer.cache_status(), "hit; ttl=-5; detail=stale", "{name}");
+    }
+    assert_eq!(edge.results("stale_error"), 3, "{name}");
+    let strict = edge.ask(&get("/a").field("Cache-Control", "no-cache")).await;
+    assert!(strict.status >= 500, "{name}: {strict:?}");
+    origin.serve("/a", short("new"));
+    eventually_async("it is back", async || edge.get("/a").await.text() == "new").await;
+    assert!(edge.get("/a").await.is_hit(), "{name}");
+    // Beyond the window the failure is told.
+    origin.answer("/a", move |_| failure());
+    edge.advance(71);
+    assert!(edge.get("/a").await.status >= 500, "{name}");
 }
 
 #[tokio::test]

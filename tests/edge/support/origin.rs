@@ -1,6 +1,11 @@
 //! A scriptable HTTP/1.1 origin: it says exactly the bytes that a test wants, when the test wants them.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -23,6 +28,8 @@ type Answers = Box<dyn Fn(&Asked) -> Page + Send + Sync>;
 
 struct Script {
     pages: Mutex<HashMap<String, Arc<Answers>>>,
+    /// Paths whose answer does not wait for the request's body.
+    early: Mutex<HashSet<String>>,
     asked: watch::Sender<Vec<Asked>>,
     /// Grows: idle connections close. True: all connections end.
     idle: watch::Sender<u64>,
@@ -186,6 +193,7 @@ pub async fn origin() -> Origin {
     let address = listener.local_addr().expect("a bound socket");
     let script = Arc::new(Script {
         pages: Mutex::default(),
+        early: Mutex::default(),
         asked: watch::Sender::new(Vec::new()),
         idle: watch::Sender::new(0),
         killed: watch::Sender::new(0),
@@ -208,6 +216,12 @@ impl Origin {
     /// Answers `path` by what is asked.
     pub fn answer(&self, path: &str, answers: impl Fn(&Asked) -> Page + Send + Sync + 'static) {
         self.script.pages.lock().insert(path.into(), Arc::new(Box::new(answers)));
+    }
+
+    /// Answers `path` before it has read the request's body, which it never does; then the connection ends.
+    pub fn serve_early(&self, path: &str, page: Page) {
+        self.script.early.lock().insert(path.into());
+        self.serve(path, page.closing());
     }
 
     /// Every request so far, in order.
@@ -293,7 +307,7 @@ async fn serve(mut stream: TcpStream, script: &Script) -> std::io::Result<()> {
     loop {
         let asked = loop {
             if let Some(end) = find(&buf, b"\r\n\r\n") {
-                break read_request(&mut stream, &mut buf, end, earlier).await?;
+                break read_request(&mut stream, &mut buf, end, earlier, script).await?;
             }
             tokio::select! {
                 biased;
@@ -321,7 +335,13 @@ async fn serve(mut stream: TcpStream, script: &Script) -> std::io::Result<()> {
     }
 }
 
-async fn read_request(stream: &mut TcpStream, buf: &mut Vec<u8>, end: usize, earlier: usize) -> std::io::Result<Asked> {
+async fn read_request(
+    stream: &mut TcpStream,
+    buf: &mut Vec<u8>,
+    end: usize,
+    earlier: usize,
+    script: &Script,
+) -> std::io::Result<Asked> {
     let head = String::from_utf8_lossy(&buf[..end]).into_owned();
     buf.drain(..end + 4);
     let mut lines = head.split("\r\n");
@@ -331,7 +351,10 @@ async fn read_request(stream: &mut TcpStream, buf: &mut Vec<u8>, end: usize, ear
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
-    let body = if joined(&fields, "transfer-encoding").is_some() {
+    let is_early = script.early.lock().contains(target.split('?').next().unwrap_or_default());
+    let body = if is_early {
+        Vec::new()
+    } else if joined(&fields, "transfer-encoding").is_some() {
         let mut body = Vec::new();
         loop {
             let line = take_line(stream, buf).await?;
