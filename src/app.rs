@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    os::fd::IntoRawFd,
+    os::fd::{AsRawFd, IntoRawFd},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -14,7 +14,10 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use pingora_core::{
     listeners::ListenerConfig,
-    protocols::l4::stream::L4BufferSettings,
+    protocols::{
+        GetSocketDigest, SocketDigest, Stream,
+        l4::{self, stream::L4BufferSettings},
+    },
     server::{Fds, ListenFds},
     services::{Service as _, listening::Service},
 };
@@ -25,7 +28,7 @@ use crate::{
     admin::{self, PeerCommand, PurgeReceipt, PurgeRefusal, PurgeRequest, Readiness, SetStateError, UpstreamView},
     clock::Clock,
     config::Loaded,
-    front::{Connections, Front, ListenAddress, TlsError},
+    front::{App, Connections, Front, ListenAddress, TlsError},
     proxy::{
         Edge, Snapshot,
         ids::{self, RequestIds},
@@ -42,6 +45,9 @@ const BACKLOG: i32 = 4_096;
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 /// How long the access log may take to write what waits when the edge stops.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// How long connections that are cut may take to end.
+const CUT: Duration = Duration::from_secs(1);
 
 /// Why an edge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +74,15 @@ pub struct Running {
     closing: watch::Sender<bool>,
     /// Ends everything else.
     stopping: watch::Sender<bool>,
-    listeners: Vec<JoinHandle<()>>,
+    listeners: Vec<Accepting>,
+}
+
+/// A listener that accepts.
+struct Accepting {
+    task: JoinHandle<()>,
+    /// The same socket again: what waits in its backlog is not lost when pingora closes its own.
+    socket: Socket,
+    front: Arc<Front>,
 }
 
 /// Where a listener really listens.
@@ -129,9 +143,10 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     for listener in &server.listeners {
         let front = Front::new(Arc::clone(&edge), listener.clone(), Arc::clone(&connections))
             .map_err(|error| StartError::Tls { address: listener.address.to_string(), error: Box::new(error) })?;
-        let (service, bound, fds) = bind(&listener.address, server.reuse_port, front)?;
+        let (socket, bound) = bind(&listener.address, server.reuse_port)
+            .map_err(|error| StartError::Listen { address: listener.address.to_string(), error })?;
         addresses.push(bound);
-        services.push((service, fds));
+        services.push((listener.address.clone(), socket, Arc::new(front)));
     }
     let admin_listener = admin::bind(&admin_config.address)
         .await
@@ -143,9 +158,10 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     };
 
     let mut listeners = Vec::new();
-    for (mut service, fds) in services {
-        let shutdown = closing.subscribe();
-        listeners.push(tokio::spawn(async move { service.start_service(Some(fds), shutdown, 1).await }));
+    for (address, socket, front) in services {
+        let accepting = accept(&address, socket, front, closing.subscribe())
+            .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
+        listeners.push(accepting);
     }
     readiness.listeners_bound();
     tokio::spawn(Arc::clone(&pools).run(connector, stopping.subscribe()));
@@ -164,33 +180,75 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     Ok(Running { edge, readiness, connections, addresses, admin, closing, stopping, listeners })
 }
 
-/// Binds one listener and hands it to pingora, which takes descriptors it finds in its table.
-fn bind(
-    address: &ListenAddress,
-    reuse_port: bool,
-    front: Front,
-) -> Result<(Service<Front>, Bound, ListenFds), StartError> {
-    let failed = |error| StartError::Listen { address: address.to_string(), error };
-    let mut fds = Fds::new();
-    let label = address.to_string();
-    let (endpoint, bound) = match address {
+/// Binds one listener.
+fn bind(address: &ListenAddress, reuse_port: bool) -> io::Result<(Socket, Bound)> {
+    match address {
         ListenAddress::Tcp(address) => {
-            let socket = listen_tcp(*address, reuse_port).map_err(failed)?;
-            let bound = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(*address);
-            fds.add(label.clone(), socket.into_raw_fd());
-            (ListenerConfig::tcp(&label), Bound::Tcp(bound))
+            let socket = listen_tcp(*address, reuse_port)?;
+            let bound = socket.local_addr()?.as_socket().unwrap_or(*address);
+            Ok((socket, Bound::Tcp(bound)))
         }
-        ListenAddress::Unix(path) => {
-            let socket = listen_unix(path).map_err(failed)?;
-            let name = path.display().to_string();
-            fds.add(name.clone(), socket.into_raw_fd());
-            (ListenerConfig::uds(name), Bound::Unix(path.clone()))
-        }
+        ListenAddress::Unix(path) => Ok((listen_unix(path)?, Bound::Unix(path.clone()))),
+    }
+}
+
+/// Hands a listener to pingora, which takes descriptors that it finds in its table.
+fn accept(
+    address: &ListenAddress,
+    socket: Socket,
+    front: Arc<Front>,
+    closing: watch::Receiver<bool>,
+) -> io::Result<Accepting> {
+    let (name, endpoint) = match address {
+        ListenAddress::Tcp(address) => (address.to_string(), ListenerConfig::tcp(address.to_string())),
+        ListenAddress::Unix(path) => (path.display().to_string(), ListenerConfig::uds(path.display().to_string())),
     };
-    let mut service = Service::new(label, front);
+    let mut fds = Fds::new();
+    fds.add(name, socket.try_clone()?.into_raw_fd());
+    let mut service = Service::new(address.to_string(), App::new(Arc::clone(&front)));
     // Heads and bodies have their own buffers: a second one below would only be a copy.
     service.add_listener(endpoint.l4_buffer(L4BufferSettings::unbuffered()));
-    Ok((service, bound, Arc::new(parking_lot::Mutex::new(fds))))
+    let fds: ListenFds = Arc::new(parking_lot::Mutex::new(fds));
+    let task = tokio::spawn(async move { service.start_service(Some(fds), closing, 1).await });
+    Ok(Accepting { task, socket, front })
+}
+
+impl Accepting {
+    /// Waits until pingora accepts no more, serves what it left waiting, and closes the listener.
+    async fn close(self) {
+        // A task that panicked accepts no more either.
+        let _ = self.task.await;
+        for _ in 0..BACKLOG {
+            match self.socket.accept() {
+                Ok((socket, _)) => match waiting(socket) {
+                    Ok(stream) => {
+                        // Counted until it has begun, as pingora's are.
+                        let app = Arc::new(App::new(Arc::clone(&self.front)));
+                        tokio::spawn(async move { app.serve(stream).await });
+                    }
+                    Err(error) => tracing::debug!(%error, "a waiting connection cannot be served"),
+                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing waits any more, or nothing can be had any more.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// A connection from the backlog, as pingora would have handed it over.
+fn waiting(socket: Socket) -> io::Result<Stream> {
+    socket.set_nonblocking(true)?;
+    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+    let mut stream: l4::stream::Stream = match socket.domain()? {
+        Domain::UNIX => tokio::net::UnixStream::from_std(socket.into())?.into(),
+        _ => {
+            socket.set_tcp_nodelay(true)?;
+            tokio::net::TcpStream::from_std(socket.into())?.into()
+        }
+    };
+    stream.set_socket_digest(digest);
+    Ok(Box::new(stream))
 }
 
 fn listen_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
@@ -276,22 +334,18 @@ impl Running {
         &self.connections
     }
 
-    /// Leaves politely: unready, connections told to close, then the listeners closed, then whatever is left is given
+    /// Leaves politely: unready and connections told to close, then the listeners closed, then whatever is left is given
     /// until the deadline. Ends early when `now` does.
     pub async fn drain(mut self, now: impl Future<Output = ()>) {
         let drain = self.edge.snapshot.load().config.server.drain.clone();
         self.readiness.set_draining(true);
         self.edge.metrics.draining.set(1);
+        self.edge.draining.send_replace(true);
         let polite = async {
             // Load balancers look away during `delay`; who still comes is answered and told to close.
-            if !drain.delay.is_zero() {
-                tokio::time::sleep(drain.delay).await;
-            }
-            self.edge.draining.send_replace(true);
+            tokio::time::sleep(drain.delay).await;
             self.closing.send_replace(true);
-            for listener in self.listeners.drain(..) {
-                let _ = listener.await;
-            }
+            futures::future::join_all(self.listeners.drain(..).map(Accepting::close)).await;
             let _ = tokio::time::timeout(drain.deadline, self.connections.ended()).await;
         };
         tokio::select! {
@@ -305,10 +359,13 @@ impl Running {
     pub async fn stop(self) {
         self.edge.draining.send_replace(true);
         self.closing.send_replace(true);
-        self.stopping.send_replace(true);
         for listener in self.listeners {
-            let _ = listener.await;
+            let _ = listener.task.await;
         }
+        // What is cut still says so in its record.
+        self.connections.cut();
+        let _ = tokio::time::timeout(CUT, self.connections.ended()).await;
+        self.stopping.send_replace(true);
         for bound in &self.addresses {
             if let Bound::Unix(path) = bound {
                 // Gone already is as good.

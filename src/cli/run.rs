@@ -1,6 +1,6 @@
 //! `run`: serves until it is told to leave.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -65,7 +65,8 @@ pub(super) fn run(args: &Args) -> Result<(), RunError> {
                 }
                 Asked::Drain => {
                     tracing::info!(connections = running.connections().open(), "draining");
-                    running.drain(signals.hurry()).await;
+                    let edge = Arc::clone(running.edge());
+                    running.drain(signals.hurry(|| edge.access.reopen())).await;
                     break;
                 }
             }
@@ -115,11 +116,9 @@ impl Signals {
     }
 
     /// Waits for whoever does not want to wait for the drain.
-    async fn hurry(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.quit.recv() => {}
-            _ = self.interrupt.recv() => {}
+    async fn hurry(&mut self, reopen: impl Fn()) {
+        while let Asked::Reopen = self.next().await {
+            reopen();
         }
     }
 }

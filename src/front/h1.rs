@@ -38,6 +38,9 @@ const DISCARD_MAX: u64 = 256 * 1024;
 /// How long and how much is read after the last answer, so that the client sees it before the connection resets.
 const LINGER_FOR: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long an idle connection may still ask once after the edge has begun to leave: its client may be sending just now,
+/// and is then told with its answer.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pieces that are gathered before they are written: one vectored write.
 const GATHER_PIECES_MAX: usize = 64;
 /// Bytes that are gathered before they are written.
@@ -100,7 +103,8 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
 fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Bytes, socket: Socket, opened: Opened) {
     let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
     tokio::spawn(async move {
-        let carried = tunnel::carry(io, early, socket).await;
+        let cut = connection.guard.until_cut();
+        let carried = tunnel::carry(io, early, socket, cut).await;
         opened.closed(&edge, &connection, carried.close.into(), carried.from_client, carried.to_client);
     });
 }
@@ -139,16 +143,17 @@ async fn next_head(
                 wire::io::read_some(io, input, 0, left).await
             }
             None => {
-                // An idle connection ends with its edge, unless it has just been made: that one may ask once.
-                if !is_first && *draining.borrow() {
-                    return Next::Closed;
-                }
-                let within = if is_first { limits.header_timeout } else { limits.idle_timeout };
+                let leaving = *draining.borrow_and_update();
+                let within = match (is_first, leaving) {
+                    (true, _) => limits.header_timeout,
+                    (false, true) => LAST_WORD.min(limits.idle_timeout),
+                    (false, false) => limits.idle_timeout,
+                };
                 tokio::select! {
                     biased;
                     read = wire::io::read_some(io, input, 0, within) => read,
-                    changed = draining.changed(), if !is_first => {
-                        if changed.is_err() || *draining.borrow() {
+                    changed = draining.changed(), if !leaving => {
+                        if changed.is_err() {
                             return Next::Closed;
                         }
                         continue;

@@ -11,6 +11,7 @@ mod tls;
 mod tunnel;
 
 use std::{
+    future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -26,7 +27,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use prometheus::IntGauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use config::{Config, Drain, Http2, Limits, ListenAddress, Listener, Tls, TlsVersion, UnderscoreHeaders};
 pub use tls::{Terminator, TlsError};
@@ -44,7 +45,11 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Connections {
     open: AtomicUsize,
+    /// Listeners of which a task lives: one that accepts, or one of a connection that may not be counted yet.
+    listeners: AtomicUsize,
     changed: Notify,
+    /// True once what is left is to end at once.
+    cut: watch::Sender<bool>,
 }
 
 impl Connections {
@@ -52,16 +57,32 @@ impl Connections {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Waits until the last one has ended.
+    /// Waits until the last one has ended and no more can come.
     pub async fn ended(&self) {
         loop {
             let notified = self.changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if self.open() == 0 {
+            if self.open() == 0 && self.listeners.load(Ordering::Acquire) == 0 {
                 return;
             }
             notified.await;
+        }
+    }
+
+    /// Ends every connection at once.
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Resolves when connections are cut.
+    fn until_cut(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut cut = self.cut.subscribe();
+        async move {
+            // Nobody can cut any more: then nobody will.
+            if cut.wait_for(|cut| *cut).await.is_err() {
+                std::future::pending().await
+            }
         }
     }
 
@@ -81,6 +102,13 @@ pub struct Guard {
     gauge: IntGauge,
 }
 
+impl Guard {
+    /// Resolves when connections are cut.
+    fn until_cut(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.connections.until_cut()
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         self.gauge.dec();
@@ -90,7 +118,43 @@ impl Drop for Guard {
     }
 }
 
-/// One listener's application.
+/// A listener's application in pingora's hands: each task that pingora makes for a connection holds it, so that it lives as
+/// long as any of them.
+pub struct App(Arc<Front>);
+
+impl App {
+    pub fn new(front: Arc<Front>) -> Self {
+        front.connections.listeners.fetch_add(1, Ordering::AcqRel);
+        Self(front)
+    }
+
+    /// Serves a connection until it ends or is cut.
+    pub async fn serve(&self, plain: Stream) {
+        let cut = self.0.connections.until_cut();
+        tokio::select! {
+            () = self.0.serve(plain) => {}
+            () = cut => {}
+        }
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if self.0.connections.listeners.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.connections.changed.notify_waiters();
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for App {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        self.serve(stream).await;
+        None
+    }
+}
+
+/// What a listener's connections share.
 pub struct Front {
     edge: Arc<Edge>,
     listener: Listener,
@@ -152,7 +216,7 @@ impl Front {
             terminator: self.terminator.clone(),
             redirect_to_https: self.listener.redirect_to_https,
             local: self.local.clone(),
-            guard: Arc::new(guard),
+            guard,
         });
         drop(snapshot);
         if is_http2 {
@@ -160,14 +224,6 @@ impl Front {
         } else if let h1::Left::Http2(stream, prefix) = h1::serve(&self.edge, &connection, stream).await {
             h2::serve(&self.edge, &connection, stream, prefix, &self.listener.http2).await;
         }
-    }
-}
-
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        self.serve(stream).await;
-        None
     }
 }
 

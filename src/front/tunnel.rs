@@ -2,7 +2,7 @@
 //!
 //! No buffer exists while nothing is in flight: what is read lies on the stack of one poll and goes straight out; only
 //! what the other side does not take at once is kept, and then nothing more is read from this side. A side that has
-//! ended is passed on as a half-close.
+//! ended is passed on as a half-close; one that takes nothing more is still read to its end.
 
 use std::{
     future::Future,
@@ -38,6 +38,8 @@ pub enum Close {
     Idle,
     /// A connection broke.
     Error,
+    /// The edge stopped.
+    Shutdown,
 }
 
 /// What a socket carried, and how it ended.
@@ -48,10 +50,10 @@ pub struct Carried {
     pub to_client: u64,
 }
 
-/// Carries bytes until both sides have ended. `early` is what the client sent behind its handshake.
-pub async fn carry(client: Stream, early: Bytes, socket: Socket) -> Carried {
+/// Carries bytes until both sides have ended, or `cut` has. `early` is what the client sent behind its handshake.
+pub async fn carry(client: Stream, early: Bytes, socket: Socket, cut: impl Future<Output = ()>) -> Carried {
     let Socket { upstream, early: late, lease, websocket, metrics } = socket;
-    let carried = Tunnel {
+    let mut tunnel = Tunnel {
         client,
         upstream,
         up: Direction::new(early, metrics.from_client.clone()),
@@ -60,8 +62,12 @@ pub async fn carry(client: Stream, early: Bytes, socket: Socket) -> Carried {
         idle: websocket.idle_timeout,
         active: Instant::now(),
         timer: Box::pin(tokio::time::sleep(websocket.idle_timeout)),
-    }
-    .await;
+    };
+    let carried = tokio::select! {
+        biased;
+        carried = &mut tunnel => carried,
+        () = cut => tunnel.carried(Close::Shutdown),
+    };
     metrics.closed(carried.close.into());
     drop(lease);
     carried
@@ -93,6 +99,8 @@ enum End {
     /// The reading side has ended; the writing side is to be told.
     Read,
     Done,
+    /// The writing side takes nothing more. What it said before may still be on its way.
+    Refused,
 }
 
 impl Direction {
@@ -102,7 +110,8 @@ impl Direction {
         Self { pending, end: End::Open, bytes, counter }
     }
 
-    /// Moves what can be moved; ready when this way has ended.
+    /// Moves what can be moved; ready when this way has ended. An error means that `from` is broken: it can neither say nor
+    /// be told anything more.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -112,11 +121,10 @@ impl Direction {
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.pending.is_empty() {
-                let written = ready!(Pin::new(&mut *to).poll_write(context, &self.pending))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                match ready!(Pin::new(&mut *to).poll_write(context, &self.pending)) {
+                    Ok(0) | Err(_) => return self.refused(),
+                    Ok(written) => self.pending.advance(written),
                 }
-                self.pending.advance(written);
                 *active = Instant::now();
             }
             self.pending = Bytes::new();
@@ -128,15 +136,17 @@ impl Direction {
                     self.end = End::Done;
                     return Poll::Ready(Ok(()));
                 }
-                End::Done => return Poll::Ready(Ok(())),
+                End::Done | End::Refused => return Poll::Ready(Ok(())),
             }
             let mut room = [MaybeUninit::uninit(); READ_BYTES];
             let mut read = ReadBuf::uninit(&mut room);
             match Pin::new(&mut *from).poll_read(context, &mut read) {
                 Poll::Pending => {
                     // TLS keeps records until it is flushed.
-                    ready!(Pin::new(&mut *to).poll_flush(context))?;
-                    return Poll::Pending;
+                    return match ready!(Pin::new(&mut *to).poll_flush(context)) {
+                        Ok(()) => Poll::Pending,
+                        Err(_) => self.refused(),
+                    };
                 }
                 Poll::Ready(result) => result?,
             }
@@ -149,13 +159,20 @@ impl Direction {
             self.bytes += data.len() as u64;
             self.counter.inc_by(data.len() as u64);
             let written = match Pin::new(&mut *to).poll_write(context, data) {
-                Poll::Ready(written) => written?,
+                Poll::Ready(Ok(written)) => written,
+                Poll::Ready(Err(_)) => return self.refused(),
                 Poll::Pending => 0,
             };
             if written < data.len() {
                 self.pending = Bytes::copy_from_slice(&data[written..]);
             }
         }
+    }
+
+    fn refused(&mut self) -> Poll<io::Result<()>> {
+        self.pending = Bytes::new();
+        self.end = End::Refused;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -166,15 +183,15 @@ impl Future for Tunnel {
         let this = self.get_mut();
         let up = this.up.poll(context, &mut this.client, &mut this.upstream, &mut this.active);
         let down = this.down.poll(context, &mut this.upstream, &mut this.client, &mut this.active);
-        let close = match (&up, &down) {
+        let close = match (up, down) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Some(this.first.unwrap_or(Close::Error)),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(this.first.unwrap_or(Close::Client)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(*this.first.get_or_insert(Close::Client)),
             (Poll::Ready(Ok(())), Poll::Pending) => {
-                this.first.get_or_insert(Close::Client);
+                this.first.get_or_insert(if this.up.end == End::Refused { Close::Error } else { Close::Client });
                 None
             }
             (Poll::Pending, Poll::Ready(Ok(()))) => {
-                this.first.get_or_insert(Close::Upstream);
+                this.first.get_or_insert(if this.down.end == End::Refused { Close::Error } else { Close::Upstream });
                 None
             }
             (Poll::Pending, Poll::Pending) => None,
@@ -184,13 +201,17 @@ impl Future for Tunnel {
             None => this.poll_idle(context),
         };
         match close {
-            Some(close) => Poll::Ready(Carried { close, from_client: this.up.bytes, to_client: this.down.bytes }),
+            Some(close) => Poll::Ready(this.carried(close)),
             None => Poll::Pending,
         }
     }
 }
 
 impl Tunnel {
+    fn carried(&self, close: Close) -> Carried {
+        Carried { close, from_client: self.up.bytes, to_client: self.down.bytes }
+    }
+
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Option<Close> {
         while self.timer.as_mut().poll(context).is_ready() {
             let quiet = self.active.elapsed();

@@ -34,7 +34,7 @@ pub struct Connection {
     /// The address that stands for the host of an HTTP/1.0 request without one.
     pub local: Authority,
     /// Counts the connection for as long as anything of it lives, a socket in its own task too.
-    pub guard: Arc<Guard>,
+    pub guard: Guard,
 }
 
 /// A request that was taken.

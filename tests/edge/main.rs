@@ -2,6 +2,7 @@
 
 mod support;
 
+mod lifecycle;
 mod smoke;
 
 mod cache_cases;

@@ -107,7 +107,10 @@ enum End {
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the edge listens");
+        Self::over(TcpStream::connect(address).await.expect("the edge listens"))
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
         Self { stream, buf: Vec::new(), closed: false }
     }
