@@ -194,7 +194,7 @@ async fn serve_one(
 ) -> Kept {
     let (version, keep_alive) = (head.version, head.keep_alive);
     let within = limits.body_timeout;
-    if head.framing == Framing::None {
+    if matches!(head.framing, Framing::None | Framing::Length(0)) {
         let mut sink = Sink::new(Out::Whole(io), version, keep_alive, within);
         let ended = exchange::run(edge, connection, head, &mut Body::none(), &mut sink).await;
         if let Ended::Switched(socket, opened) = ended {

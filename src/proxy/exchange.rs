@@ -177,7 +177,7 @@ impl Exchange<'_> {
         if let Some(websocket) = &route.websocket
             && self.request.wants_websocket()
         {
-            return self.open_socket(route, websocket, pool, sticky, sink).await;
+            return self.open_socket(route, websocket, pool, sticky, body.is_empty(), sink).await;
         }
         let body_max = route.limits.body_bytes.unwrap_or(self.snapshot.config.server.limits.body_bytes);
         body.limit(body_max);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header::UPGRADE};
 use pingora_core::protocols::Stream;
 use tokio::io::AsyncRead;
 
@@ -326,6 +326,10 @@ pub async fn read_head<R: AsyncRead + Unpin + Send>(
                 Err(IoError::Timeout(_)) => return Err(NoHead::Timeout),
             }
         };
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !request.fields.contains_key(UPGRADE) {
+            tracing::warn!(target = %request.target, "the origin switched protocols without being asked to");
+            return Err(NoHead::Malformed);
+        }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(head);
         }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    header::{
+        ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
 };
 
 use super::{
@@ -44,6 +46,8 @@ pub enum Refusal {
     OriginNotAllowed,
     #[error("this is not a WebSocket handshake of version 13")]
     BadHandshake,
+    #[error("WebSocket is spoken here in version 13 alone")]
+    WebSocketVersion,
     #[error("nothing stored can answer this, and the client wants nothing else")]
     OnlyIfCached,
     #[error("the fetch that this request waited for did not answer in time")]
@@ -74,6 +78,7 @@ impl Refusal {
             Self::BadRequest(bad) => bad.status(),
             Self::BadTarget(_) | Self::BadRoom | Self::NoRoom | Self::BadHandshake => StatusCode::BAD_REQUEST,
             Self::Body(error) => error.status(),
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::OptionsOfTheEdge => StatusCode::NO_CONTENT,
@@ -103,6 +108,7 @@ impl Refusal {
             Self::NoRoom => "no-room",
             Self::OriginNotAllowed => "origin-not-allowed",
             Self::BadHandshake => "bad-handshake",
+            Self::WebSocketVersion => "websocket-version",
             Self::OnlyIfCached => "only-if-cached",
             Self::CollapseExpired => "collapse-expired",
             Self::PreconditionFailed => "precondition-failed",
@@ -146,6 +152,12 @@ pub fn refuse(refusal: &Refusal, request: &HeaderMap, id: &RequestId) -> Synthet
     }
     if matches!(refusal, Refusal::MethodNotAllowed | Refusal::OptionsOfTheEdge) {
         fields.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if matches!(refusal, Refusal::WebSocketVersion) {
+        // RFC 6455 4.4, RFC 9110 15.5.22.
+        fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -62,9 +62,10 @@ impl Exchange<'_> {
         websocket: &WebSocket,
         pool: &Arc<Pool>,
         sticky: Option<String>,
+        is_bodyless: bool,
         sink: &mut S,
     ) -> Result<Option<Box<Socket>>, ClientGone> {
-        if let Some(refusal) = self.check_handshake(websocket) {
+        if let Some(refusal) = self.check_handshake(websocket, is_bodyless) {
             self.count_open(route, "refused");
             self.deliver_refusal(sink, &refusal).await?;
             return Ok(None);
@@ -123,11 +124,15 @@ impl Exchange<'_> {
         Ok(Some(Box::new(Socket { upstream, early, lease, websocket: websocket.clone(), metrics })))
     }
 
-    /// RFC 6455 4.2.1, and the operator's list of origins.
-    fn check_handshake(&self, websocket: &WebSocket) -> Option<Refusal> {
+    /// RFC 6455 4.2.1, and the operator's list of origins. A body has no place before a socket.
+    fn check_handshake(&self, websocket: &WebSocket, is_bodyless: bool) -> Option<Refusal> {
         let fields = &self.request.fields;
-        if !has_one(fields, &SEC_WEBSOCKET_KEY)
-            || fields.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13")
+        if single(fields, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version != "13") {
+            return Some(Refusal::WebSocketVersion);
+        }
+        if !is_bodyless
+            || single(fields, &SEC_WEBSOCKET_VERSION).is_none()
+            || !single(fields, &SEC_WEBSOCKET_KEY).is_some_and(is_key)
         {
             return Some(Refusal::BadHandshake);
         }
@@ -144,7 +149,35 @@ impl Exchange<'_> {
     }
 }
 
-fn has_one(fields: &HeaderMap, name: &http::HeaderName) -> bool {
+/// The value of a field that is there exactly once.
+fn single<'a>(fields: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = fields.get_all(name).iter();
-    lines.next().is_some() && lines.next().is_none()
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// 16 bytes in base64 (RFC 6455 4.1): 22 digits and the padding.
+fn is_key(value: &HeaderValue) -> bool {
+    value.as_bytes().strip_suffix(b"==").is_some_and(|digits| {
+        digits.len() == 22 && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || b"+/".contains(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_16_bytes_in_base64() {
+        for (key, expected) in [
+            ("dGhlIHNhbXBsZSBub25jZQ==", true),
+            ("AAAAAAAAAAAAAAAAAAAA+/==", true),
+            ("dGhlIHNhbXBsZSBub25jZQ", false),
+            ("dGhlIHNhbXBsZSBub25jZQ=", false),
+            ("dGhlIHNhbXBsZQ==", false),
+            ("dGhlIHNhbXBsZSBub25jZ!==", false),
+            ("", false),
+        ] {
+            assert_eq!(is_key(&HeaderValue::from_static(key)), expected, "{key:?}");
+        }
+    }
 }

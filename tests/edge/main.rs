@@ -4,6 +4,8 @@ mod support;
 
 mod lifecycle;
 mod smoke;
+mod soak;
+mod sockets;
 
 mod cache_cases;
 

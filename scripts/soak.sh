@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# `make soak`: 10,000 WebSocket upgrades in a row through the edge and 10,000 more side by side, then ten minutes of fuzzing.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+say "== sockets"
+EDUHAM_SOAK_UPGRADES=${EDUHAM_SOAK_UPGRADES:-10000} cargo test --locked --test edge -- --exact soak::every_upgrade_of_a_long_row_succeeds
+say "== fuzz"
+[ ! -e fuzz/run.sh ] || fuzz/run.sh 600
