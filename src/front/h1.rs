@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -37,7 +40,7 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DISCARD_MAX: u64 = 256 * 1024;
 /// How long and how much is read after the last answer, so that the client sees it before the connection resets.
 const LINGER_FOR: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long an idle connection may still ask once after the edge has begun to leave: its client may be sending just now,
 /// and is then told with its answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -203,17 +206,22 @@ async fn serve_one(
         return sink.kept();
     }
     let framing = head.framing;
+    let length = if let Framing::Length(length) = framing { Some(length) } else { None };
+    let left = AtomicU64::new(length.unwrap_or(u64::MAX));
     let (read, write) = tokio::io::split(io);
     let mut body = Body {
         io: Some(read),
         input: Some(input),
         reader: BodyReader::new(framing, Some(limits.body_bytes)),
-        length: if let Framing::Length(length) = framing { Some(length) } else { None },
+        length,
+        left: Some(&left),
         limit: u64::MAX,
         within,
         failed: None,
     };
     let mut sink = Sink::new(Out::Half(write), version, keep_alive, within);
+    sink.unread = Some(&left);
+    sink.promised = !head.expect_continue;
     exchange::run(edge, connection, head, &mut body, &mut sink).await;
     match sink.kept() {
         Kept::Open if body.discard().await => Kept::Open,
@@ -248,6 +256,8 @@ struct Body<'a> {
     input: Option<&'a mut BytesMut>,
     reader: BodyReader,
     length: Option<u64>,
+    /// What is to come, where the sink can see it.
+    left: Option<&'a AtomicU64>,
     limit: u64,
     within: Duration,
     failed: Option<RequestBodyError>,
@@ -260,6 +270,7 @@ impl Body<'_> {
             input: None,
             reader: BodyReader::new(Framing::None, None),
             length: None,
+            left: None,
             limit: u64::MAX,
             within: Duration::ZERO,
             failed: None,
@@ -307,8 +318,9 @@ impl RequestBody for Body<'_> {
         self.length
     }
 
-    fn limit(&mut self, bytes: u64) {
+    fn limit(&mut self, bytes: u64, within: Option<Duration>) {
         self.limit = bytes;
+        self.within = within.unwrap_or(self.within);
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, RequestBodyError> {
@@ -317,6 +329,13 @@ impl RequestBody for Body<'_> {
         }
         let read = self.read().await;
         self.failed = read.as_ref().err().copied();
+        if let Some(left) = self.left {
+            match self.length {
+                _ if self.reader.is_end() => left.store(0, Ordering::Relaxed),
+                Some(length) => left.store(length.saturating_sub(self.reader.received()), Ordering::Relaxed),
+                None => {}
+            }
+        }
         read
     }
 
@@ -376,6 +395,10 @@ struct Sink<'a> {
     writer: Option<BodyWriter>,
     state: Progress,
     sent: u64,
+    /// Bytes of the request's body that nobody has read yet.
+    unread: Option<&'a AtomicU64>,
+    /// Whether the client sends its body without being told to.
+    promised: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -398,7 +421,17 @@ impl<'a> Sink<'a> {
             writer: None,
             state: Progress::Nothing,
             sent: 0,
+            unread: None,
+            promised: true,
         }
+    }
+
+    /// Can the rest of the request's body be read past to the next request? Not when it is long or nobody knows how
+    /// long, and not when the client waits to be told whether to send it: what comes next could then be either
+    /// (RFC 9110 10.1.1).
+    fn can_be_skipped(&self) -> bool {
+        let left = self.unread.map_or(0, |unread| unread.load(Ordering::Relaxed));
+        left == 0 || (self.promised && left <= DISCARD_MAX)
     }
 
     fn kept(&self) -> Kept {
@@ -430,6 +463,7 @@ impl ResponseSink for Sink<'_> {
         if self.version == Version::Http10 || self.state != Progress::Nothing {
             return Ok(());
         }
+        self.promised |= status == StatusCode::CONTINUE;
         let mut head = BytesMut::new();
         wire::write_response_head(&mut head, self.version, status, fields, Framing::None, None, true);
         self.out.push(head.freeze());
@@ -442,7 +476,7 @@ impl ResponseSink for Sink<'_> {
             Length::Known(length) => (Framing::Length(length), None),
             Length::Unknown => (Framing::Chunked.for_client(self.version), None),
         };
-        self.keep_alive &= !head.close && framing != Framing::UntilClose;
+        self.keep_alive &= !head.close && framing != Framing::UntilClose && self.can_be_skipped();
         let mut bytes = BytesMut::with_capacity(1024);
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let keep_alive = self.keep_alive || switching;

@@ -217,8 +217,9 @@ impl RequestBody for Body {
         self.length
     }
 
-    fn limit(&mut self, bytes: u64) {
+    fn limit(&mut self, bytes: u64, within: Option<Duration>) {
         self.limit = self.limit.min(bytes);
+        self.within = within.unwrap_or(self.within);
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, RequestBodyError> {

@@ -1,6 +1,6 @@
 //! What a client connection is to the exchange: a request body to read and a sink for the answer.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -41,8 +41,8 @@ pub trait RequestBody: Send {
     fn is_empty(&self) -> bool;
     /// How many bytes it will have, if the client said so.
     fn length(&self) -> Option<u64>;
-    /// Takes no more than so many bytes from here on (a route's own limit).
-    fn limit(&mut self, bytes: u64);
+    /// A route's own limits: no more than so many bytes, and so long between two pieces if it says so.
+    fn limit(&mut self, bytes: u64, within: Option<Duration>);
     /// The next piece; `None` after the last.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, RequestBodyError>> + Send;
     /// Bytes read so far.

@@ -180,7 +180,7 @@ impl Exchange<'_> {
             return self.open_socket(route, websocket, pool, sticky, body.is_empty(), sink).await;
         }
         let body_max = route.limits.body_bytes.unwrap_or(self.snapshot.config.server.limits.body_bytes);
-        body.limit(body_max);
+        body.limit(body_max, route.limits.body_timeout);
         if body.length().is_some_and(|length| length > body_max) {
             self.deliver_refusal(sink, &Refusal::Body(RequestBodyError::TooLarge)).await?;
             return Ok(None);

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod http1;
 mod lifecycle;
 mod smoke;
 mod soak;
