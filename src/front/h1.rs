@@ -1,6 +1,7 @@
 //! The HTTP/1.1 loop of a connection: one head, one exchange, again, in order.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -458,6 +459,11 @@ impl<'a> Sink<'a> {
 }
 
 impl ResponseSink for Sink<'_> {
+    /// A client that ended its side may still read, and one that left is noticed when it is written to.
+    fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+
     async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientGone> {
         // HTTP/1.0 knows no interim responses (RFC 9110 15.2).
         if self.version == Version::Http10 || self.state != Progress::Nothing {

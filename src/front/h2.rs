@@ -1,10 +1,13 @@
 //! HTTP/2 on a connection (RFC 9113): one task per stream, one exchange each.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -15,6 +18,7 @@ use h2::{
     server::{Builder, SendResponse},
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,6 +40,11 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams that the client reset before they were served: rapid reset (CVE-2023-44487) ends here.
 const PENDING_RESETS_MAX: usize = 20;
+/// A client that has given up so many streams of a connection, and more than half of all, asks in order to make work:
+/// rapid reset again, slow enough to be served.
+const ABANDONED_MAX: usize = 256;
+/// How long a connection that was told to end may still bring the requests that were on their way.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// What one stream may have queued for the connection.
 const SEND_BUFFER_MAX: usize = 256 * 1024;
 
@@ -54,19 +63,30 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, p
     let mut draining = edge.draining.subscribe();
     let mut leaving = false;
     let mut quiet_since: Option<Instant> = None;
+    let streams = Arc::new(Streams::default());
     loop {
         if !leaving && *draining.borrow_and_update() {
             leaving = true;
+            quiet_since = None;
             server.graceful_shutdown();
         }
-        let idle = idle_left(server.has_streams(), &mut quiet_since, http2.idle);
+        let patience = if leaving { http2.idle.min(LAST_WORD) } else { http2.idle };
+        let idle = idle_left(server.has_streams(), &mut quiet_since, patience);
         tokio::select! {
             accepted = server.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     quiet_since = None;
+                    if streams.are_abused() {
+                        edge.metrics.connections_refused.with_label_values(&["http2-resets"]).inc();
+                        server.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        continue;
+                    }
+                    streams.begun.fetch_add(1, Ordering::Relaxed);
                     let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
-                    let limits = limits.clone();
-                    tokio::spawn(async move { serve_stream(&edge, &connection, request, respond, &limits).await });
+                    let (limits, streams) = (limits.clone(), Arc::clone(&streams));
+                    tokio::spawn(async move {
+                        serve_stream(&edge, &connection, request, respond, &limits, &streams).await;
+                    });
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "HTTP/2 connection ended");
@@ -76,15 +96,31 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, p
             },
             _ = draining.changed(), if !leaving => {}
             () = tokio::time::sleep(idle) => {
-                if !server.has_streams() && quiet_since.is_some_and(|since| since.elapsed() >= http2.idle) {
+                if !server.has_streams() && quiet_since.is_some_and(|since| since.elapsed() >= patience) {
                     if leaving {
                         return;
                     }
                     leaving = true;
+                    quiet_since = None;
                     server.graceful_shutdown();
                 }
             }
         }
+    }
+}
+
+/// The streams of a connection, counted.
+#[derive(Default)]
+struct Streams {
+    begun: AtomicUsize,
+    /// Given up by the client before they were answered.
+    abandoned: AtomicUsize,
+}
+
+impl Streams {
+    fn are_abused(&self) -> bool {
+        let abandoned = self.abandoned.load(Ordering::Relaxed);
+        abandoned > ABANDONED_MAX && abandoned > self.begun.load(Ordering::Relaxed) / 2
     }
 }
 
@@ -104,13 +140,14 @@ async fn serve_stream(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     limits: &Limits,
+    streams: &Streams,
 ) {
     let (parts, stream) = request.into_parts();
     let is_empty = stream.is_end_stream();
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut sink = Sink {
-        respond,
-        stream: None,
+        out: Arc::new(Mutex::new(Out::Nothing(respond))),
+        whole: false,
         pending: None,
         within: limits.body_timeout,
         started: false,
@@ -131,7 +168,12 @@ async fn serve_stream(
         }
         Err(bad) => exchange::refuse(edge, connection, &Refusal::BadRequest(bad), &mut sink).await,
     }
-    sink.close(body.is_empty || body.stream.is_end_stream());
+    if sink.is_reset() {
+        streams.abandoned.fetch_add(1, Ordering::Relaxed);
+    } else if sink.failed {
+        sink.reset(Reason::INTERNAL_ERROR);
+    }
+    // Else dropping both ends does what is left: a body that nobody read is refused with NO_ERROR, behind the answer.
 }
 
 /// The head as every other part of the edge knows it.
@@ -245,8 +287,9 @@ impl RequestBody for Body {
 
 /// Where the answer of a stream goes. One piece is held back, so that the last can carry END_STREAM.
 struct Sink {
-    respond: SendResponse<Bytes>,
-    stream: Option<SendStream<Bytes>>,
+    out: Arc<Mutex<Out>>,
+    /// The head was all there is.
+    whole: bool,
     pending: Option<Bytes>,
     within: Duration,
     started: bool,
@@ -254,29 +297,59 @@ struct Sink {
     sent: u64,
 }
 
+/// A stream's sending side, before and after its head. Shared with who waits for its reset; locked for single calls.
+enum Out {
+    Nothing(SendResponse<Bytes>),
+    Begun(SendStream<Bytes>),
+}
+
+impl Out {
+    /// Ready once the client has reset the stream, or its connection is gone.
+    fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Nothing(respond) => respond.poll_reset(context),
+            Self::Begun(stream) => stream.poll_reset(context),
+        }
+        .map(drop)
+    }
+
+    fn stream(&mut self) -> Option<&mut SendStream<Bytes>> {
+        match self {
+            Self::Nothing(_) => None,
+            Self::Begun(stream) => Some(stream),
+        }
+    }
+}
+
 impl Sink {
     async fn send(&mut self, mut piece: Bytes, is_last: bool) -> Result<(), ClientGone> {
-        let within = self.within;
-        let Some(stream) = &mut self.stream else { return Err(ClientGone) };
         while !piece.is_empty() {
-            stream.reserve_capacity(piece.len().min(SEND_BUFFER_MAX));
-            let room = match fast_timeout(within, poll_fn(|context| stream.poll_capacity(context))).await {
+            let wanted = piece.len().min(SEND_BUFFER_MAX);
+            if let Some(stream) = self.out.lock().stream() {
+                stream.reserve_capacity(wanted);
+            }
+            let out = &self.out;
+            let capacity = poll_fn(|context| match out.lock().stream() {
+                Some(stream) => stream.poll_capacity(context),
+                None => Poll::Ready(None),
+            });
+            let room = match fast_timeout(self.within, capacity).await {
                 Ok(Some(Ok(room))) => room.min(piece.len()),
                 _ => return Err(self.gone()),
             };
             let now = piece.split_to(room);
             let end = is_last && piece.is_empty();
-            if stream.send_data(now, end).is_err() {
-                return Err(self.gone());
-            }
+            self.put(now, end)?;
             if end {
                 return Ok(());
             }
         }
-        if is_last && stream.send_data(Bytes::new(), true).is_err() {
-            return Err(self.gone());
-        }
-        Ok(())
+        if is_last { self.put(Bytes::new(), true) } else { Ok(()) }
+    }
+
+    fn put(&mut self, piece: Bytes, end: bool) -> Result<(), ClientGone> {
+        let put = self.out.lock().stream().is_some_and(|stream| stream.send_data(piece, end).is_ok());
+        if put { Ok(()) } else { Err(self.gone()) }
     }
 
     fn gone(&mut self) -> ClientGone {
@@ -284,24 +357,25 @@ impl Sink {
         ClientGone
     }
 
-    /// The stream is over for us: what is unfinished is reset, and a body that nobody read is refused politely.
-    fn close(&mut self, body_read: bool) {
-        if self.failed {
-            self.reset(Reason::INTERNAL_ERROR);
-        } else if !body_read {
-            self.reset(Reason::NO_ERROR);
-        }
+    /// Has the client given up this stream?
+    fn is_reset(&self) -> bool {
+        self.out.lock().poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
-    fn reset(&mut self, reason: Reason) {
-        match &mut self.stream {
-            Some(stream) => stream.send_reset(reason),
-            None => self.respond.send_reset(reason),
+    fn reset(&self, reason: Reason) {
+        match &mut *self.out.lock() {
+            Out::Nothing(respond) => respond.send_reset(reason),
+            Out::Begun(stream) => stream.send_reset(reason),
         }
     }
 }
 
 impl ResponseSink for Sink {
+    fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        let out = Arc::clone(&self.out);
+        poll_fn(move |context| out.lock().poll_reset(context))
+    }
+
     async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientGone> {
         if self.started {
             return Ok(());
@@ -309,7 +383,10 @@ impl ResponseSink for Sink {
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = fields.clone();
-        self.respond.send_informational(response).map_err(|_| ClientGone)
+        match &mut *self.out.lock() {
+            Out::Nothing(respond) => respond.send_informational(response).map_err(|_| ClientGone),
+            Out::Begun(_) => Ok(()),
+        }
     }
 
     async fn head(&mut self, head: &OutgoingHead) -> Result<(), ClientGone> {
@@ -326,13 +403,21 @@ impl ResponseSink for Sink {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
         let is_whole = matches!(head.length, Length::None { .. } | Length::Known(0));
-        match self.respond.send_response(response, is_whole) {
-            Ok(stream) => {
-                self.stream = (!is_whole).then_some(stream);
-                Ok(())
+        let begun = {
+            let mut out = self.out.lock();
+            match &mut *out {
+                Out::Nothing(respond) => match respond.send_response(response, is_whole) {
+                    Ok(stream) => {
+                        *out = Out::Begun(stream);
+                        true
+                    }
+                    Err(_) => false,
+                },
+                Out::Begun(_) => false,
             }
-            Err(_) => Err(self.gone()),
-        }
+        };
+        self.whole = is_whole;
+        if begun { Ok(()) } else { Err(self.gone()) }
     }
 
     async fn body(&mut self, piece: Bytes) -> Result<(), ClientGone> {
@@ -354,7 +439,7 @@ impl ResponseSink for Sink {
     }
 
     async fn end(&mut self) -> Result<(), ClientGone> {
-        if self.stream.is_none() {
+        if self.whole {
             return Ok(());
         }
         let last = self.pending.take().unwrap_or_default();

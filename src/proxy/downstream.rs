@@ -73,6 +73,8 @@ pub struct OutgoingHead {
 
 /// Where an answer goes. `head` and `body` may be held back until `flush` or `end`.
 pub trait ResponseSink: Send {
+    /// Resolves when the client has given up, where its protocol can say so: then nobody waits for the answer.
+    fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static;
     /// An interim response (1xx but 101).
     fn interim(
         &mut self,

@@ -92,7 +92,15 @@ pub async fn run<B: RequestBody, S: ResponseSink>(
     };
     let mut exchange = Exchange { edge, snapshot, connection, request, trace: Trace::default() };
     let ended = match refusal {
-        None => exchange.answer(body, sink).await,
+        None => {
+            let abandoned = sink.abandoned();
+            tokio::select! {
+                biased;
+                ended = exchange.answer(body, sink) => ended,
+                // Fetches for the store are tasks of their own and go on.
+                () = abandoned => Err(ClientGone),
+            }
+        }
         Some(refusal) => exchange.deliver_refusal(sink, &refusal).await.map(|()| None),
     };
     match ended {

@@ -3,6 +3,7 @@
 mod support;
 
 mod http1;
+mod http2;
 mod lifecycle;
 mod smoke;
 mod soak;
