@@ -93,7 +93,7 @@ impl Terminator {
             }
             Ok(Ok(stream)) => {
                 let stream: Stream = Box::new(stream);
-                let version = stream.get_ssl().and_then(|tls| tls.version()).unwrap_or("TLS");
+                let version = stream.get_ssl().and_then(|tls| tls.version()).map_or("TLS", written);
                 let is_http2 = stream.selected_alpn_proto() == Some(pingora_core::protocols::ALPN::H2);
                 Ok(Secured { version, is_http2, stream })
             }
@@ -103,6 +103,15 @@ impl Terminator {
     /// Does the certificate serve this host (RFC 9110 4.3.4)?
     pub fn serves(&self, host: &str) -> bool {
         self.names.serves(host)
+    }
+}
+
+/// A version as the world writes it; rustls has underscores.
+fn written(version: &'static str) -> &'static str {
+    match version {
+        "TLSv1_2" => "TLSv1.2",
+        "TLSv1_3" => "TLSv1.3",
+        other => other,
     }
 }
 

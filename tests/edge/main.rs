@@ -8,6 +8,7 @@ mod lifecycle;
 mod smoke;
 mod soak;
 mod sockets;
+mod tls;
 
 mod cache_cases;
 
