@@ -99,6 +99,7 @@ run) packages "$run_needs" ;;
 test)
     packages "$test_needs"
     command -v cargo-nextest >/dev/null || wheels nextest
+    wheels autobahn
     npm_packages tests/clients
     ;;
 check)
