@@ -225,10 +225,10 @@ fn what_cannot_start_says_why_and_ends_with_1() {
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains(&format!("cannot listen on {}: ", place.traffic)) && words.contains("in use"), "{words}");
     drop(taken);
-    place.write("version: 1\nserver: { listeners: [ { adress: \"127.0.0.1:0\" } ], workers: many }\n");
+    place.write("version: 1\nserver: { listeners: [ { addresses: \"127.0.0.1:0\" } ], workers: many }\n");
     let (code, words) = place.fails();
     assert_eq!(code, Some(1), "{words}");
-    for problem in ["edge.yaml:2:", "adress", "address", "many"] {
+    for problem in ["edge.yaml:2:", "addresses", "many"] {
         assert!(words.contains(problem), "{problem} is not in {words}");
     }
 }

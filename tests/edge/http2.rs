@@ -250,7 +250,7 @@ async fn what_is_too_much_or_contradicts_itself_is_refused() {
     let long = "x".repeat(9_000);
     let rows = [
         (of(&|request| drop(request.headers_mut().insert("x", long.parse().unwrap()))), 431),
-        (of(&|request| (0..30).for_each(|_| drop(request.headers_mut().append("x", 1.into())))), 431),
+        (of(&|request| (0..30).for_each(|_| _ = request.headers_mut().append("x", 1.into()))), 431),
         (of(&|request| *request.uri_mut() = format!("http://a.test/{}", "x".repeat(1_100)).parse().unwrap()), 414),
         (of(&|request| drop(request.headers_mut().insert("host", "b.test".parse().unwrap()))), 400),
         (of(&|request| drop(request.headers_mut().insert("host", "a.test".parse().unwrap()))), 200),

@@ -102,7 +102,7 @@ routes:
     .await;
     let to = edge.address;
     for number in 0..upgrades {
-        if let Err(error) = within(socket(to, number % 2 == 0)).await {
+        if let Err(error) = within(socket(to, number.is_multiple_of(2))).await {
             panic!("upgrade {number} of {upgrades}: {error}");
         }
     }
@@ -115,7 +115,7 @@ routes:
                 if number >= upgrades {
                     return;
                 }
-                if let Err(error) = within(socket(to, number % 2 == 0)).await {
+                if let Err(error) = within(socket(to, number.is_multiple_of(2))).await {
                     panic!("upgrade {number} of {upgrades}, {CLIENTS} at a time: {error}");
                 }
             }

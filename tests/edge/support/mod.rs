@@ -10,7 +10,7 @@ pub mod edge;
 pub mod gate;
 pub mod origin;
 
-pub use client::{Answer, Ask, Connection, Http2, ask, get};
+pub use client::{Answer, Ask, Connection, ask, get};
 pub use edge::{Edge, configured, edge};
 pub use gate::{Gate, eventually, eventually_async, within};
 pub use origin::{Asked, Origin, Page, cacheable, origin, page, raw, reset};
