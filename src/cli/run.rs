@@ -43,11 +43,16 @@ pub(super) fn run(args: &Args) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(loaded.config.server.workers)
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
+    // One worker needs no stealing, and none of the atomics that stealing costs.
+    let mut runtime = match loaded.config.server.workers {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        workers => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(workers);
+            runtime
+        }
+    };
+    let runtime = runtime.enable_all().build().map_err(RunError::Runtime)?;
     let served = runtime.block_on(async {
         let mut signals = Signals::new().map_err(RunError::Signals)?;
         let running = app::start(loaded, Clock::system()).await?;

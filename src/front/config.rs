@@ -72,7 +72,7 @@ pub enum TlsVersion {
 }
 
 /// `server.limits`; a route may narrow some of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of one request head, request line included.
     pub header_bytes: usize,

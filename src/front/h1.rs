@@ -14,10 +14,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::watch,
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{Limits, tunnel};
 use crate::{
@@ -69,12 +66,15 @@ enum Next {
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Stream) -> Left {
     let mut input = BytesMut::new();
     let mut draining = edge.draining.subscribe();
+    // One registration for the life of the connection, not one per request.
+    let leaving = async move {
+        let _ = draining.wait_for(|is_draining| *is_draining).await;
+    };
+    tokio::pin!(leaving);
     let mut is_first = true;
     loop {
-        let snapshot = edge.snapshot.load();
-        let limits = snapshot.config.server.limits.clone();
-        drop(snapshot);
-        match next_head(&mut io, &mut input, &limits, is_first, &mut draining).await {
+        let limits = edge.snapshot.load().config.server.limits;
+        match next_head(&mut io, &mut input, &limits, is_first, edge, leaving.as_mut()).await {
             Next::Head(head) => {
                 let kept = serve_one(edge, connection, &mut io, &mut input, &limits, *head).await;
                 match kept {
@@ -119,7 +119,8 @@ async fn next_head(
     input: &mut BytesMut,
     limits: &Limits,
     is_first: bool,
-    draining: &mut watch::Receiver<bool>,
+    edge: &Edge,
+    mut leaving: Pin<&mut impl Future<Output = ()>>,
 ) -> Next {
     let mut reader = HeadReader::new(HeadLimits {
         header_bytes: limits.header_bytes,
@@ -147,8 +148,8 @@ async fn next_head(
                 wire::io::read_some(io, input, 0, left).await
             }
             None => {
-                let leaving = *draining.borrow_and_update();
-                let within = match (is_first, leaving) {
+                let is_leaving = edge.is_draining();
+                let within = match (is_first, is_leaving) {
                     (true, _) => limits.header_timeout,
                     (false, true) => LAST_WORD.min(limits.idle_timeout),
                     (false, false) => limits.idle_timeout,
@@ -156,12 +157,7 @@ async fn next_head(
                 tokio::select! {
                     biased;
                     read = wire::io::read_some(io, input, 0, within) => read,
-                    changed = draining.changed(), if !leaving => {
-                        if changed.is_err() {
-                            return Next::Closed;
-                        }
-                        continue;
-                    }
+                    () = leaving.as_mut(), if !is_leaving => continue,
                 }
             }
         };

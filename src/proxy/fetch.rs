@@ -320,7 +320,7 @@ pub async fn read_head<R: AsyncRead + Unpin + Send>(
             }
             // Without a deadline of its own this waits as long as the request body keeps coming.
             let left = deadline.map_or(FOREVER, |(at, _)| at.saturating_duration_since(Instant::now()));
-            match wire::io::read_some(from, buf, wire::io::READ_BODY, left).await {
+            match wire::io::read_some(from, buf, wire::io::READ_HEAD, left).await {
                 Ok(0) | Err(IoError::Io(_)) => return Err(NoHead::Closed),
                 Ok(_) => {}
                 Err(IoError::Timeout(_)) => return Err(NoHead::Timeout),

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -9,17 +10,24 @@ use pingora_core::{
     ErrorType,
     connectors::{ConnectorOptions, TransportConnector},
     protocols::Stream,
-    upstreams::peer::Peer as _,
 };
 
-use super::{config::Timeouts, peer::Peer};
+use super::{
+    config::Timeouts,
+    idle::{Counted, is_quiet},
+    peer::Peer,
+};
 
-/// Idle connections that one edge keeps to all peers together; the longest unused is closed first. Each costs a
+/// Idle connections that one edge keeps to all peers together; one more is closed instead of kept. Each costs a
 /// descriptor here and one at the origin.
 pub const CONNECTIONS_IDLE_MAX: usize = 1024;
 
 /// Makes and keeps connections. One per edge.
-pub struct Connector(TransportConnector);
+pub struct Connector {
+    transport: TransportConnector,
+    /// Connections that wait, of all peers.
+    idle: Arc<AtomicUsize>,
+}
 
 /// A connection to a peer, for one exchange at a time.
 #[derive(Debug)]
@@ -67,14 +75,16 @@ impl Connector {
                 std::fs::metadata(&path).map_err(|error| ConnectorError::Authorities { variable, path, error })?;
             }
         }
-        Ok(Self(TransportConnector::new(Some(ConnectorOptions::new(CONNECTIONS_IDLE_MAX)))))
+        // pingora's pool stays empty: idle connections lie with their peers.
+        let transport = TransportConnector::new(Some(ConnectorOptions::new(1)));
+        Ok(Self { transport, idle: Arc::default() })
     }
 
     /// A connection to `peer`: an idle one, unless `fresh`, else a new one within `timeouts.connect`, TLS included.
     ///
     /// A failure makes the peer suspect, so that its health is looked at; it is not counted as a failure of a try.
     pub async fn connect(&self, peer: &Peer, timeouts: &Timeouts, fresh: bool) -> Result<Connection, ConnectError> {
-        if !fresh && let Some(stream) = self.0.reused_stream(peer.target()).await {
+        if !fresh && let Some(stream) = peer.idle().take(Instant::now()) {
             return Ok(Connection { stream, reused: true });
         }
         let start = Instant::now();
@@ -94,15 +104,18 @@ impl Connector {
 
     /// Gives a connection back whose exchange ended cleanly on both sides; it is kept idle for at most `keepalive`. One
     /// that is not given back closes when it is dropped. Call it within the runtime.
-    pub fn release(&self, peer: &Peer, stream: Stream, keepalive: Duration) {
-        if !keepalive.is_zero() {
-            self.0.release_stream(stream, peer.target().reuse_hash(), Some(keepalive));
+    pub fn release(&self, peer: &Peer, mut stream: Stream, keepalive: Duration) {
+        if keepalive.is_zero() || peer.retired() || !is_quiet(&mut stream) {
+            return;
+        }
+        if let Some(counted) = Counted::new(&self.idle, CONNECTIONS_IDLE_MAX) {
+            peer.idle().put(stream, Instant::now() + keepalive, counted);
         }
     }
 
     /// A new connection.
     pub(super) async fn dial(&self, peer: &Peer, within: Duration) -> Result<Stream, ConnectError> {
-        match pingora_timeout::timeout(within, self.0.new_stream(peer.target())).await {
+        match pingora_timeout::timeout(within, self.transport.new_stream(peer.target())).await {
             Ok(made) => made.map_err(|error| {
                 tracing::debug!(peer = %peer.id(), %error, "connect failed");
                 ConnectError::from(&*error)

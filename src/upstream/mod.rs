@@ -22,6 +22,7 @@ mod budget;
 mod config;
 mod connect;
 mod health;
+mod idle;
 mod peer;
 mod pool;
 mod pools;

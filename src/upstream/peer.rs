@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     config::{Config, PeerAddress, PeerConfig},
+    idle::Idle,
     series::Series,
     target::{Place, Target, TargetError},
 };
@@ -109,6 +110,7 @@ pub struct Peer {
     suspicion: Notify,
     changes: Arc<watch::Sender<u64>>,
     series: Series,
+    idle: Idle,
 }
 
 impl PeerId {
@@ -175,6 +177,7 @@ impl Peer {
             retired: AtomicBool::new(false),
             suspicion: Notify::new(),
             changes: changes.clone(),
+            idle: Idle::default(),
         };
         peer.series.show(peer.state());
         Ok(peer)
@@ -251,6 +254,11 @@ impl Peer {
     /// From the request to the last byte of the response.
     pub fn observe_duration(&self, took: Duration) {
         self.series.observe_duration(took);
+    }
+
+    /// Connections that wait for the next exchange.
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
     }
 
     pub(super) fn target(&self) -> &Target {

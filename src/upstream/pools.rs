@@ -1,6 +1,10 @@
 //! All pools of one configuration, and the tasks that keep them true.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::watch, task::JoinSet};
 
@@ -12,6 +16,9 @@ use super::{
     resolve,
 };
 use crate::telemetry::Metrics;
+
+/// How late an idle connection may be closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The pools by name.
 pub struct Pools(BTreeMap<String, Arc<Pool>>);
@@ -40,9 +47,21 @@ impl Pools {
         let mut tasks = JoinSet::new();
         for pool in self.iter() {
             tasks.spawn(run_pool(pool.clone(), connector.clone()));
+            tasks.spawn(sweep(pool.clone()));
         }
         // An error says that the sender is gone. Dropping the set ends the tasks at their next await.
         let _ = shutdown.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Closes idle connections in time, also where there is no traffic. Ends by being dropped.
+async fn sweep(pool: Arc<Pool>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        for peer in pool.peers().iter() {
+            peer.idle().sweep(Instant::now());
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// One read asks for at least so much room: a whole ordinary head, a quarter of a TLS record.
 const READ_MIN: usize = 4 * 1024;
+/// Room for one read of a response head: small bodies come with it.
+pub const READ_HEAD: usize = 16 * 1024;
 /// Room for one read of a body.
 pub const READ_BODY: usize = 64 * 1024;
 /// Slices of one vectored write; the kernel's `UIO_MAXIOV` is 1,024, more than 64 gain nothing.
