@@ -48,6 +48,9 @@ enum Kind {
     Check,
 }
 
+/// An interim response: its status and fields.
+type Interim = (u16, Vec<(String, String)>);
+
 /// One request of a case. What is not written is `null`, which serde would take for "not written" too where it matters.
 #[derive(Deserialize, Clone, Default)]
 #[serde(default)]
@@ -65,7 +68,7 @@ struct Step {
     response_status: Option<(u16, String)>,
     response_headers: Vec<Value>,
     response_body: Option<String>,
-    interim_responses: Vec<(u16, Vec<(String, String)>)>,
+    interim_responses: Vec<Interim>,
     response_pause: u64,
     check_body: Option<bool>,
     expected_type: Option<String>,
@@ -77,7 +80,7 @@ struct Step {
     expected_response_headers: Vec<Value>,
     expected_response_headers_missing: Vec<Value>,
     expected_response_text: Option<String>,
-    expected_interim_responses: Option<Vec<(u16, Vec<(String, String)>)>>,
+    expected_interim_responses: Option<Vec<Interim>>,
     setup: bool,
     setup_tests: Vec<String>,
 }

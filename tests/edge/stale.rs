@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use futures::future::join_all;
 
-use crate::support::{Gate, Page, ask, cacheable, edge, eventually_async, get, origin, page, raw, reset, within};
+use crate::support::{Gate, Page, ask, cacheable, edge, eventually_async, get, origin, page, raw, reset};
 
 /// Fresh for ten seconds.
 fn short(body: &str) -> Page {
@@ -44,9 +44,12 @@ async fn beyond_the_window_a_client_waits_for_the_validation() {
     assert_eq!(edge.get("/a").await.text(), "1");
 }
 
+/// How an origin fails.
+type Failure = fn() -> Page;
+
 #[tokio::test]
 async fn a_failing_origin_is_covered_by_what_is_stale_and_back_when_it_is_back() {
-    let failures: [(&str, fn() -> Page); 6] = [
+    let failures: [(&str, Failure); 6] = [
         ("reset", reset),
         ("nonsense", || raw("who is there?\r\n\r\n")),
         ("500", || page("x").status("500 Internal Server Error")),
@@ -55,16 +58,10 @@ async fn a_failing_origin_is_covered_by_what_is_stale_and_back_when_it_is_back()
         ("504", || page("x").status("504 Gateway Timeout")),
     ];
     // At once, since each waits for the second in which a failing key is not tried again.
-    let mut all = JoinSet::new();
-    for (name, failure) in failures {
-        all.spawn(covered_and_back(name, failure));
-    }
-    while let Some(ended) = within(all.join_next()).await {
-        ended.expect("a failure is covered");
-    }
+    join_all(failures.map(|(name, failure)| covered_and_back(name, failure))).await;
 }
 
-async fn covered_and_back(name: &'static str, failure: fn() -> Page) {
+async fn covered_and_back(name: &str, failure: Failure) {
     let origin = origin().await;
     origin.serve("/a", short("old"));
     let edge = edge(&origin).policy("stale_if_error: 1m").upstream("retries: { max: 0 }").start().await;
