@@ -66,6 +66,21 @@ async fn a_body_that_breaks_off_is_cut_off_for_clients_and_not_stored() {
 }
 
 #[tokio::test]
+async fn a_body_that_stalls_is_cut_off_and_not_stored() {
+    let origin = origin().await;
+    let never = Gate::closed();
+    origin.serve("/a", cacheable(bytes(5000)).held_after(100, &never));
+    let edge = edge(&origin).upstream("timeouts: { between_bytes: 50ms }").start().await;
+    for hits in 1..=2 {
+        let answer = edge.get("/a").await;
+        assert!(answer.cut && answer.body == bytes(5000)[..100], "{answer:?}");
+        edge.settled().await;
+        assert_eq!(origin.hits("/a"), hits);
+    }
+    assert!(edge.metric("edge_upstream_failures_total{reason=\"connection_read_timeout\"}") > 0.0);
+}
+
+#[tokio::test]
 async fn every_reader_of_a_body_that_breaks_off_sees_it_cut_off() {
     let origin = origin().await;
     let gate = Gate::closed();

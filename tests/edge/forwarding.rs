@@ -1,6 +1,8 @@
 //! What goes through: to which origin, with which fields, how often, and what is answered without one.
 
-use crate::support::{Gate, ask, cacheable, configured, edge, eventually, get, origin, page, reset, within};
+use crate::support::{
+    Answer, Gate, ask, cacheable, configured, edge, eventually, eventually_async, get, origin, page, raw, reset, within,
+};
 
 #[tokio::test]
 async fn routes_may_redirect_or_respond_without_an_origin() {
@@ -189,6 +191,41 @@ async fn connections_to_the_origin_are_kept_and_closed_ones_noticed() {
     origin.connected(0).await;
     assert_eq!(edge.ask(&ask("POST", "/a").body("new")).await.status, 200);
     assert_eq!(origin.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_origin_that_fails_is_told_in_the_words_of_proxy_status() {
+    let origin = origin().await;
+    let never = Gate::closed();
+    origin.serve("/silent", cacheable("late").held(&never));
+    origin.serve("/closes", reset());
+    origin.serve("/nonsense", raw("SSH-2.0-OpenSSH_9.6\r\n\r\n"));
+    let keys = "timeouts: { first_byte: 50ms }, retries: { max: 0 }";
+    let cached = edge(&origin).upstream(keys).start().await;
+    let passed = edge(&origin).uncached().upstream(keys).start().await;
+    let rows = [
+        ("/silent", 504, "http_response_timeout"),
+        ("/closes", 502, "connection_terminated"),
+        ("/nonsense", 502, "http_protocol_error"),
+    ];
+    let told = |answer: &Answer| answer.field("proxy-status").unwrap_or_default();
+    for edge in [&cached, &passed] {
+        for (path, status, error) in rows {
+            let answer = edge.get(path).await;
+            assert_eq!((answer.status, told(&answer)), (status, format!("eduham-edge; error={error}")), "{path}");
+            assert_eq!(answer.field("cache-control").as_deref(), Some("no-store"));
+        }
+    }
+    origin.kill().await;
+    for edge in [&cached, &passed] {
+        let answer = edge.get("/closes").await;
+        assert_eq!((answer.status, told(&answer)), (502, "eduham-edge; error=connection_refused".into()));
+    }
+    origin.restart().await;
+    origin.serve("/closes", page("x"));
+    for edge in [&cached, &passed] {
+        eventually_async("it is asked again", async || edge.get("/closes").await.text() == "x").await;
+    }
 }
 
 #[tokio::test]
