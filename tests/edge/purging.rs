@@ -1,6 +1,15 @@
 //! What is taken out of the store: by purge, and by requests that change things.
 
-use crate::support::{Edge, Gate, Page, ask, cacheable, configured, edge, eventually, get, origin, page, reset};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Edge, Gate, Page, ask, cacheable, configured, edge, eventually, get, origin, page, reset, within,
+};
 
 async fn hit(edge: &Edge, target: &str) -> bool {
     edge.get(target).await.is_hit()
@@ -186,4 +195,68 @@ async fn a_purge_of_a_host_that_only_a_site_serves_finds_its_policy() {
     assert!(edge.ask(&request).await.is_hit());
     assert_eq!(edge.purge(r#"{"urls":["https://www.b.test/a?y=3&page=1"]}"#).await["matched"], 1);
     assert!(!edge.ask(&request).await.is_hit());
+}
+
+/// Readers beside a writer that changes a page so often.
+const CHANGES: u64 = 40;
+const READERS: usize = 8;
+
+/// Changes a page and says so by `tell`, while others read it: whoever asks after that gets the new one or a newer.
+async fn nobody_reads_what_was_before(policy: &str, tell: impl AsyncFn(&Edge)) {
+    let origin = origin().await;
+    let version = Arc::new(AtomicU64::new(0));
+    let current = Arc::clone(&version);
+    origin.answer("/a", move |asked| match asked.method.as_str() {
+        "GET" => cacheable(current.load(Ordering::SeqCst).to_string()).field("Surrogate-Key", "k"),
+        _ => page("changed"),
+    });
+    let edge = Arc::new(edge(&origin).policy(policy).start().await);
+    // What is announced; grows after `tell`.
+    let floor = Arc::new(AtomicU64::new(0));
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let (edge, floor) = (Arc::clone(&edge), Arc::clone(&floor));
+        readers.spawn(async move {
+            let mut connection = edge.connect().await;
+            let mut hits = 0;
+            loop {
+                let least = floor.load(Ordering::SeqCst);
+                let answer = connection.ask(&get("/a")).await;
+                let got: u64 = answer.text().parse().expect("a version");
+                assert!(got >= least, "{got} after {least}: {answer:?}");
+                hits += usize::from(answer.is_hit());
+                if least == CHANGES {
+                    return hits;
+                }
+            }
+        });
+    }
+    for change in 1..=CHANGES {
+        version.store(change, Ordering::SeqCst);
+        tell(&edge).await;
+        floor.store(change, Ordering::SeqCst);
+        // Time to store it again.
+        let _ = edge.get("/a").await;
+    }
+    let hits: usize = within(readers.join_all()).await.iter().sum();
+    assert!(hits > 0, "something was stored meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_purge_nobody_reads_what_was_before() {
+    let orders = [r#"{"urls":["http://a.test/a"]}"#, r#"{"surrogate_keys":["k"]}"#, r#"{"all":true}"#];
+    for order in orders {
+        nobody_reads_what_was_before("", async move |edge| {
+            edge.purge(order).await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_unsafe_request_nobody_reads_what_was_before() {
+    nobody_reads_what_was_before("stale_while_revalidate: 1h", async |edge| {
+        assert_eq!(edge.ask(&ask("POST", "/a").body("new")).await.text(), "changed");
+    })
+    .await;
 }
