@@ -182,7 +182,11 @@ impl Fill {
 
     /// Who waits here waits for `successor` from now on: it began later, but this one is late.
     pub fn succeed(&self, successor: Arc<Self>) {
-        self.lock().successor = Some(successor);
+        let mut state = self.lock();
+        // The others, whose time is up soon after, do not become writers of further fills one after the other.
+        successor.lock().second_writer = state.second_writer;
+        state.successor = Some(successor);
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -407,5 +411,9 @@ mod tests {
         assert!(fill.take_second_writer(now, wait));
         assert!(!fill.take_second_writer(now, wait));
         assert!(fill.take_second_writer(now + wait, wait));
+        let successor = Fill::new();
+        fill.succeed(Arc::clone(&successor));
+        assert!(!successor.take_second_writer(now + wait + wait / 2, wait), "also among those who moved on");
+        assert!(successor.take_second_writer(now + wait + wait, wait));
     }
 }

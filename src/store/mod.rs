@@ -334,10 +334,10 @@ impl Store {
     /// Begins a fill in the place of `late`: later requests join this one, and so does who waits for the head of `late`.
     pub fn replace_fill(&self, id: u128, url: u128, late: &Fill) -> Arc<Fill> {
         let fill = Fill::new();
+        late.succeed(Arc::clone(&fill));
         if self.fills().insert(id, InProgress { fill: Arc::clone(&fill), url }).is_none() {
             self.fills_running.inc();
         }
-        late.succeed(Arc::clone(&fill));
         fill
     }
 

@@ -1,6 +1,9 @@
 //! Many readers of one fetch: nobody waits for what is not for him, and nobody slows another.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::task::JoinSet;
 
@@ -149,6 +152,25 @@ async fn a_wait_that_runs_out_makes_a_second_fetch_that_answers_all() {
     }
     never.open();
     assert_eq!(writer.answer("GET").await.text(), "answer 0");
+}
+
+#[tokio::test]
+async fn waits_that_run_out_one_after_the_other_make_one_fetch_in_each_wait() {
+    const WAIT: Duration = Duration::from_millis(300);
+    let origin = origin().await;
+    let never = Gate::closed();
+    origin.serve("/a", cacheable("late").held(&never));
+    let edge = Arc::new(edge(&origin).policy("collapse: { wait: 300ms }").start().await);
+    let started = Instant::now();
+    let mut answers = crowd(&edge, "/a", 200);
+    origin.hit("/a", 4).await;
+    never.open();
+    while let Some(answer) = within(answers.join_next()).await {
+        assert_eq!(answer.expect("no panic").text(), "late");
+    }
+    let waits = started.elapsed().as_millis() / WAIT.as_millis();
+    let further = origin.hits("/a") as u128 - 1;
+    assert!(further <= waits, "{further} further fetches in {waits} waits");
 }
 
 #[tokio::test]
