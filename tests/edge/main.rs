@@ -2,13 +2,7 @@
 
 mod support;
 
-mod http1;
-mod http2;
-mod lifecycle;
 mod smoke;
-mod soak;
-mod sockets;
-mod tls;
 
 mod cache_cases;
 
@@ -23,3 +17,15 @@ mod purging;
 mod bodies;
 
 mod forwarding;
+
+mod http1;
+
+mod http2;
+
+mod tls;
+
+mod sockets;
+
+mod lifecycle;
+
+mod soak;
