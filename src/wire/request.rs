@@ -1,7 +1,7 @@
 //! A complete request head becomes values (RFC 9112 sections 3, 5 and 6).
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use memchr::memchr;
 
 use super::{
@@ -118,7 +118,7 @@ pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<R
                 return Err(BadRequest::Expectation);
             }
             expect_continue = true;
-        } else if limits.underscore_headers != UnderscoreHeaders::Pass && field.name.as_str().contains('_') {
+        } else if limits.underscore_headers != UnderscoreHeaders::Pass && has_underscore(&field.name) {
             field.value()?;
             match limits.underscore_headers {
                 UnderscoreHeaders::Reject => return Err(BadRequest::UnderscoreField),
@@ -153,6 +153,10 @@ pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<R
         keep_alive: !close && (keep_alive || version == Version::Http11),
         expect_continue: expect_continue && !matches!(framing, Framing::None | Framing::Length(0)),
     })
+}
+
+fn has_underscore(name: &HeaderName) -> bool {
+    memchr(b'_', name.as_str().as_bytes()).is_some()
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 section 3), with exactly these spaces.
