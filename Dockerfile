@@ -4,9 +4,10 @@ ARG BUILDER=rust:1.95-bookworm
 ARG BASE=debian:bookworm-slim
 
 FROM ${BUILDER} AS build
-RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends cmake gcc libc6-dev make pkg-config && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends cmake ffmpeg gcc libc6-dev make pkg-config && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
+RUN course/make-video.sh
 RUN cargo build --release --locked --workspace --bins
 
 FROM ${BASE} AS base
@@ -17,7 +18,7 @@ USER eduham
 
 FROM base AS learning
 COPY --from=build /build/target/release/eduham-learning /usr/local/bin/
-COPY course /usr/share/eduham/course
+COPY --from=build /build/course /usr/share/eduham/course
 ENTRYPOINT ["eduham-learning"]
 CMD ["serve"]
 

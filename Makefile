@@ -2,7 +2,7 @@
 # else the message says what to install. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fmt clean-var
+.PHONY: help run test check bench soak fmt clean-var
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -23,6 +23,10 @@ bench: ## processor time per request beside nginx and HAProxy (release build, ta
 	@scripts/setup.sh bench
 	@cargo build --release --locked --bin eduham-edge
 	@python3 benches/compare.py
+
+soak: ## 10,000 WebSocket upgrades in a row and as many side by side, then ten minutes of fuzzing
+	@scripts/setup.sh test
+	@scripts/soak.sh
 
 fmt: ## format the Rust code
 	@cargo fmt --all

@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 say "== sockets"
 EDUHAM_SOAK_UPGRADES=${EDUHAM_SOAK_UPGRADES:-10000} cargo test --locked --test edge -- --exact soak::every_upgrade_of_a_long_row_succeeds
 say "== fuzz"
-[ ! -e fuzz/run.sh ] || fuzz/run.sh 600
+fuzz/run.sh 600
