@@ -35,6 +35,7 @@ pub use tls::{Terminator, TlsError};
 use crate::{
     proxy::{
         Edge,
+        fields::PeerText,
         receive::{Connection, is_trusted},
         routing::Scheme,
     },
@@ -210,6 +211,7 @@ impl Front {
         let connection = Arc::new(Connection {
             trusted: is_trusted(&server.trusted_proxies, peer.map(|peer| peer.ip())),
             peer,
+            peer_text: PeerText::new(peer.map(|peer| peer.ip())),
             listener: Arc::clone(&self.label),
             scheme: if tls_version.is_some() { Scheme::Https } else { Scheme::Http },
             tls_version,

@@ -328,7 +328,9 @@ impl Exchange<'_> {
     /// `Cache-Status`, `Via`, `X-Request-Id`.
     fn sign(&self, outgoing: &mut HeaderMap) {
         if let Some(status) = &self.trace.cache_status {
-            fields::append(outgoing, CACHE_STATUS, &status.to_string());
+            if let Ok(status) = HeaderValue::try_from(status.to_string()) {
+                fields::append(outgoing, CACHE_STATUS, status);
+            }
         }
         fields::sign_answer(outgoing, &self.request.id);
     }

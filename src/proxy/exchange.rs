@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, StatusCode, header::ACCEPT};
+use http::{HeaderMap, StatusCode};
 
 use super::{
     Edge, Snapshot,
@@ -47,7 +47,6 @@ pub struct Trace {
     pub key_hash: Option<u128>,
     pub age: Option<Duration>,
     pub ttl: Option<i64>,
-    pub upstream: Option<String>,
     pub seen: Seen,
     pub first_byte: Option<Duration>,
     pub error: Option<&'static str>,
@@ -78,18 +77,8 @@ pub async fn run<B: RequestBody, S: ResponseSink>(
     let started = Instant::now();
     let snapshot = edge.snapshot.load_full();
     let id = edge.ids.next();
-    let mut refused = Request::unknown(connection, id.clone(), started);
-    refused.method = head.method.clone();
-    refused.version = head.version;
-    if let Some(accept) = head.fields.get(ACCEPT) {
-        refused.fields.insert(ACCEPT, accept.clone());
-    }
     let proxies = &snapshot.config.server.trusted_proxies;
-    let received = receive::receive(connection, head, id, started, proxies);
-    let (request, refusal) = match received {
-        Ok(request) => (request, None),
-        Err(refusal) => (refused, Some(refusal)),
-    };
+    let (request, refusal) = receive::receive(connection, head, id, started, proxies);
     let mut exchange = Exchange { edge, snapshot, connection, request, trace: Trace::default() };
     let ended = match refusal {
         None => {
@@ -162,7 +151,6 @@ impl Exchange<'_> {
                     self.deliver_refusal(sink, &Refusal::NoRoute).await?;
                     return Ok(None);
                 };
-                self.trace.upstream = Some(name.clone());
                 self.forward(&route, &pool, body, sink).await
             }
         }
@@ -221,25 +209,24 @@ impl Exchange<'_> {
     }
 
     /// What the origin is asked, from what the client asked.
-    pub fn origin_request(&self, route: &Route, pool: &Pool, sticky: Option<String>) -> OriginRequest {
-        let config = pool.config();
+    pub fn origin_request(&self, route: &Arc<Route>, pool: &Arc<Pool>, sticky: Option<String>) -> OriginRequest {
         let host = self.request.authority.to_string();
         let hop = Hop {
             version: self.request.version,
             scheme: self.request.scheme,
             host: &host,
-            peer: self.connection.peer.map(|peer| peer.ip()),
+            peer: &self.connection.peer_text,
             trusted: self.connection.trusted,
             id: &self.request.id,
         };
         OriginRequest {
             method: self.request.method.clone(),
             target: self.origin_target(route, self.request.target.query()),
-            fields: fields::to_origin(self.request.fields.clone(), &hop),
-            host: config.host.clone(),
+            fields: fields::to_origin(&self.request.fields, &hop),
             client_host: host,
-            timeouts: route.timeouts.unwrap_or(config.timeouts),
-            retries: route.retries.clone().unwrap_or_else(|| config.retries.clone()),
+            timeouts: route.timeouts.unwrap_or(pool.config().timeouts),
+            route: Arc::clone(route),
+            pool: Arc::clone(pool),
             sticky,
         }
     }

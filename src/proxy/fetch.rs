@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode, header::UPGRADE};
 use pingora_core::protocols::Stream;
 use tokio::io::AsyncRead;
 
-use super::{Edge, fields};
+use super::{Edge, fields, routing::Route};
 use crate::{
     cache::Times,
     store::{Broken, Failure},
@@ -32,20 +32,26 @@ const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 pub const INTERIM_MAX: usize = 16;
 
 /// What is asked of an origin.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OriginRequest {
     pub method: Method,
     /// Path and query as the origin is to see them.
     pub target: String,
-    /// What goes into `Host`.
-    pub host: HostPolicy,
     /// `Host` under `host: client`.
     pub client_host: String,
     pub fields: HeaderMap,
     pub timeouts: Timeouts,
-    pub retries: Retries,
+    pub route: Arc<Route>,
+    pub pool: Arc<Pool>,
     /// The room, where the route is sticky.
     pub sticky: Option<String>,
+}
+
+impl OriginRequest {
+    /// The route's, or its upstream's.
+    pub fn retries(&self) -> &Retries {
+        self.route.retries.as_ref().unwrap_or(&self.pool.config().retries)
+    }
 }
 
 /// The body that goes with it, where it is at hand.
@@ -150,7 +156,7 @@ impl<'a> Tries<'a> {
             request,
             edge,
             tried: Vec::new(),
-            left: request.retries.max,
+            left: request.retries().max,
             fresh: false,
             seen: Seen::default(),
             last: None,
@@ -176,7 +182,7 @@ impl<'a> Tries<'a> {
     /// Counts the status; true when it is one that is tried again elsewhere.
     fn again_after_status(&mut self, lease: &Lease, status: u16) -> bool {
         lease.peer().count_status(status);
-        let retries = &self.request.retries;
+        let retries = self.request.retries();
         let wanted = retries.when.contains(&RetryWhen::Status(status))
             && (self.request.method.is_idempotent() || retries.non_idempotent)
             && self.pool.peers().len() > 1;
@@ -187,19 +193,19 @@ impl<'a> Tries<'a> {
     fn after_failure(&mut self, lease: &Lease, failed: Failed) -> Result<(), (Failure, Seen)> {
         lease.peer().count_failure(failed.failure.error);
         self.last = Some(failed.failure);
-        let repeatable = failed.unsent || self.request.method.is_idempotent() || self.request.retries.non_idempotent;
+        let repeatable = failed.unsent || self.request.method.is_idempotent() || self.request.retries().non_idempotent;
         if failed.stale && repeatable {
             // The origin closed an idle connection in the moment we took it: not a failure of the peer. Once, and over
             // a connection that cannot be stale.
             self.fresh = true;
             return Ok(());
         }
-        let wanted = failed.when.is_some_and(|when| self.request.retries.when.contains(&when));
+        let wanted = failed.when.is_some_and(|when| self.request.retries().when.contains(&when));
         if wanted && repeatable && self.take(lease) { Ok(()) } else { Err((failed.failure, self.seen.clone())) }
     }
 
     fn take(&mut self, lease: &Lease) -> bool {
-        if self.left == 0 || !self.pool.retry_allowed(&self.request.retries, Instant::now()) {
+        if self.left == 0 || !self.pool.retry_allowed(self.request.retries(), Instant::now()) {
             return false;
         }
         self.left -= 1;
@@ -260,7 +266,7 @@ async fn attempt(
 
 /// The request head as it goes to this peer.
 pub fn head_bytes(lease: &Lease, request: &OriginRequest, framing: Framing) -> Bytes {
-    let host = match &request.host {
+    let host = match &request.pool.config().host {
         HostPolicy::Client => &request.client_host,
         HostPolicy::Peer => lease.peer().address(),
         HostPolicy::Literal(host) => host.to_str().unwrap_or_default(),

@@ -4,10 +4,7 @@ use std::net::IpAddr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        CONNECTION, COOKIE, DATE, EXPECT, FORWARDED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE, VIA,
-    },
+    header::{CONNECTION, COOKIE, DATE, Entry, FORWARDED, VIA},
 };
 
 use super::{ids::RequestId, routing::Scheme};
@@ -24,25 +21,21 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// httpoxy: a CGI origin would read it as `HTTP_PROXY`.
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Fields about one connection only (RFC 9110 7.6.1), and those that a gateway ends.
-const HOP_BY_HOP: [HeaderName; 11] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    PROXY,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
+/// Fields about one connection only (RFC 9110 7.6.1), and those that a gateway ends. `Proxy` is httpoxy: a CGI origin
+/// would read it as `HTTP_PROXY`.
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
 ];
 
 /// What an origin says to us alone (contract: HTTP fields).
@@ -62,23 +55,29 @@ fn is_protected(name: &HeaderName) -> bool {
     [AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE].contains(name)
 }
 
+/// The fields that `Connection` names. Rarely any, and then nothing is allocated.
+fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
+    fields
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .take(CONNECTION_NAMES_MAX)
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| !is_protected(name))
+        .collect()
+}
+
+/// Is this one of [`HOP_BY_HOP`]? By text: cheaper than looking each of them up.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
 /// Removes hop-by-hop fields and those that `Connection` names (RFC 9110 7.6.1).
 pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
-    if fields.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = fields
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .take(CONNECTION_NAMES_MAX)
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| !is_protected(name))
-            .collect();
-        for name in named {
-            fields.remove(name);
-        }
-    }
-    for name in &HOP_BY_HOP {
+    let mut gone = named_by_connection(fields);
+    gone.extend(fields.keys().filter(|name| is_hop_by_hop(name)).cloned());
+    for name in gone {
         fields.remove(name);
     }
 }
@@ -89,34 +88,69 @@ pub struct Hop<'a> {
     pub scheme: Scheme,
     /// As the client named it: `host[:port]`.
     pub host: &'a str,
-    /// Of the connection; none for a unix socket.
-    pub peer: Option<IpAddr>,
+    pub peer: &'a PeerText,
     /// Are the forwarding fields that came with the request believed?
     pub trusted: bool,
     pub id: &'a RequestId,
 }
 
+/// The peer of a connection, as forwarding fields write it; made once per connection.
+#[derive(Debug, Clone)]
+pub struct PeerText {
+    /// None for a unix socket.
+    address: Option<HeaderValue>,
+    /// `for=...;proto=`
+    forwarded: Box<str>,
+}
+
+impl PeerText {
+    /// `peer`: none for a unix socket.
+    pub fn new(peer: Option<IpAddr>) -> Self {
+        let (address, node) = match peer {
+            Some(IpAddr::V4(ip)) => (Some(ip.to_string()), ip.to_string()),
+            Some(IpAddr::V6(ip)) => (Some(ip.to_string()), format!("\"[{ip}]\"")),
+            None => (None, "unknown".to_owned()),
+        };
+        let address = address.map(|address| HeaderValue::try_from(address).expect("an address is a field value"));
+        Self { address, forwarded: format!("for={node};proto=").into() }
+    }
+}
+
+/// Fields that [`to_origin`] adds.
+const ADDED: usize = 8;
+
 /// The fields that the origin sees, from those that the client sent.
-pub fn to_origin(mut fields: HeaderMap, hop: &Hop<'_>) -> HeaderMap {
-    strip_hop_by_hop(&mut fields);
-    fields.remove(EXPECT);
-    let ours: Vec<HeaderName> = fields
-        .keys()
-        .filter(|name| name.as_str().starts_with("edge-") || name.as_str().starts_with("x-eduham-"))
-        .cloned()
-        .collect();
-    for name in ours {
-        fields.remove(name);
+pub fn to_origin(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
+    let named = named_by_connection(fields);
+    let mut sent = HeaderMap::with_capacity(fields.len() + ADDED);
+    for (name, value) in fields {
+        if !is_hop_by_hop(name) && !is_ours(name) && (hop.trusted || !is_forwarding(name)) && !named.contains(name) {
+            sent.append(name.clone(), value.clone());
+        }
     }
-    join_cookies(&mut fields);
-    forwarding(&mut fields, hop);
-    append(&mut fields, VIA, &format!("{} {PSEUDONYM}", via_version(hop.version)));
-    append(&mut fields, CDN_LOOP, PSEUDONYM);
-    fields.insert(X_REQUEST_ID, hop.id.value());
-    if !(hop.trusted && fields.contains_key(TRACEPARENT)) {
-        fields.insert(TRACEPARENT, hop.id.traceparent());
+    join_cookies(&mut sent);
+    forwarding(&mut sent, hop);
+    append(&mut sent, VIA, HeaderValue::from_static(via(hop.version)));
+    append(&mut sent, CDN_LOOP, HeaderValue::from_static(PSEUDONYM));
+    sent.insert(X_REQUEST_ID, hop.id.value());
+    if !(hop.trusted && sent.contains_key(TRACEPARENT)) {
+        sent.insert(TRACEPARENT, hop.id.traceparent());
     }
-    fields
+    sent
+}
+
+/// What an edge says to an origin, and no client: always stripped. `Expect` is answered here.
+fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("edge-") || name.starts_with("x-eduham-") || name == "expect"
+}
+
+/// Who asked and how, as proxies say it: believed only from trusted ones.
+fn is_forwarding(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-real-ip" | "traceparent"
+    )
 }
 
 /// HTTP/2 may split `Cookie` over field lines; HTTP/1.1 wants one (RFC 9113 8.2.3).
@@ -138,56 +172,53 @@ fn join_cookies(fields: &mut HeaderMap) {
 
 /// `Forwarded` (RFC 7239) and its older relations: appended to what a trusted proxy said, else made anew.
 fn forwarding(fields: &mut HeaderMap, hop: &Hop<'_>) {
-    if !hop.trusted {
-        fields.remove(FORWARDED);
-        fields.remove(X_FORWARDED_FOR);
-        fields.remove(X_FORWARDED_PROTO);
-        fields.remove(X_FORWARDED_HOST);
-        fields.remove(HeaderName::from_static("x-real-ip"));
+    let PeerText { address, forwarded } = hop.peer;
+    let scheme = hop.scheme.as_str();
+    let mut element = String::with_capacity(forwarded.len() + scheme.len() + hop.host.len() + ";host=\"\"".len());
+    for part in [forwarded, scheme, ";host=\"", hop.host, "\""] {
+        element.push_str(part);
     }
-    let node = match hop.peer {
-        Some(IpAddr::V4(ip)) => ip.to_string(),
-        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
-        None => "unknown".to_owned(),
-    };
-    append(fields, FORWARDED, &format!("for={node};proto={};host=\"{}\"", hop.scheme.as_str(), hop.host));
-    if let Some(ip) = hop.peer {
-        append(fields, X_FORWARDED_FOR, &ip.to_string());
+    if let Ok(element) = HeaderValue::from_maybe_shared(bytes::Bytes::from(element)) {
+        append(fields, FORWARDED, element);
     }
-    if !fields.contains_key(X_FORWARDED_PROTO) {
-        fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme.as_str()));
+    if let Some(address) = address {
+        append(fields, X_FORWARDED_FOR, address.clone());
     }
-    if !fields.contains_key(X_FORWARDED_HOST)
+    if let Entry::Vacant(absent) = fields.entry(X_FORWARDED_PROTO) {
+        absent.insert(HeaderValue::from_static(scheme));
+    }
+    if let Entry::Vacant(absent) = fields.entry(X_FORWARDED_HOST)
         && let Ok(host) = HeaderValue::from_str(hop.host)
     {
-        fields.insert(X_FORWARDED_HOST, host);
+        absent.insert(host);
     }
 }
 
-/// Adds one more member to a list field, on its own line where there is none yet.
-pub fn append(fields: &mut HeaderMap, name: HeaderName, member: &str) {
-    let value = match fields.get(&name) {
-        None => HeaderValue::from_str(member),
-        Some(_) => {
+/// Adds one more member to a list field; several lines become one.
+pub fn append(fields: &mut HeaderMap, name: HeaderName, member: HeaderValue) {
+    match fields.entry(name) {
+        Entry::Vacant(absent) => {
+            absent.insert(member);
+        }
+        Entry::Occupied(mut present) => {
             let mut joined = Vec::new();
-            for line in fields.get_all(&name) {
+            for line in present.iter() {
                 joined.extend_from_slice(line.as_bytes());
                 joined.extend_from_slice(b", ");
             }
             joined.extend_from_slice(member.as_bytes());
-            HeaderValue::from_bytes(&joined)
+            if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+                present.insert(joined);
+            }
         }
-    };
-    if let Ok(value) = value {
-        fields.insert(name, value);
     }
 }
 
-fn via_version(version: Version) -> &'static str {
+fn via(version: Version) -> &'static str {
     match version {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
-        Version::Http2 => "2",
+        Version::Http10 => "1.0 eduham-edge",
+        Version::Http11 => "1.1 eduham-edge",
+        Version::Http2 => "2 eduham-edge",
     }
 }
 
@@ -222,7 +253,7 @@ pub fn strip_for_client(fields: &mut HeaderMap) {
 
 /// What every answer says of the way it came.
 pub fn sign_answer(fields: &mut HeaderMap, id: &RequestId) {
-    append(fields, VIA, "1.1 eduham-edge");
+    append(fields, VIA, HeaderValue::from_static(via(Version::Http11)));
     fields.insert(X_REQUEST_ID, id.value());
 }
 
@@ -238,15 +269,8 @@ mod tests {
         fields
     }
 
-    fn hop(trusted: bool, id: &RequestId) -> Hop<'_> {
-        Hop {
-            version: Version::Http11,
-            scheme: Scheme::Http,
-            host: "a.test",
-            peer: Some([192, 0, 2, 1].into()),
-            trusted,
-            id,
-        }
+    fn hop<'a>(trusted: bool, id: &'a RequestId, peer: &'a PeerText) -> Hop<'a> {
+        Hop { version: Version::Http11, scheme: Scheme::Http, host: "a.test", peer, trusted, id }
     }
 
     #[test]
@@ -267,13 +291,13 @@ mod tests {
     fn a_stranger_cannot_say_who_it_is() {
         let id = RequestId::from_parts(1, 2);
         let seen = to_origin(
-            fields(&[
+            &fields(&[
                 ("x-forwarded-for", "10.0.0.1"),
                 ("forwarded", "for=10.0.0.1"),
                 ("x-eduham-user", "root"),
                 ("edge-fetch", "shared"),
             ]),
-            &hop(false, &id),
+            &hop(false, &id, &PeerText::new(Some([192, 0, 2, 1].into()))),
         );
         assert_eq!(seen["x-forwarded-for"], "192.0.2.1");
         assert_eq!(seen["forwarded"], "for=192.0.2.1;proto=http;host=\"a.test\"");
@@ -284,8 +308,8 @@ mod tests {
     fn a_trusted_proxy_is_believed_and_appended_to() {
         let id = RequestId::from_parts(1, 2);
         let seen = to_origin(
-            fields(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https"), ("via", "1.1 a")]),
-            &hop(true, &id),
+            &fields(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https"), ("via", "1.1 a")]),
+            &hop(true, &id, &PeerText::new(Some([192, 0, 2, 1].into()))),
         );
         assert_eq!(seen["x-forwarded-for"], "10.0.0.1, 192.0.2.1");
         assert_eq!(seen["x-forwarded-proto"], "https");
@@ -307,7 +331,10 @@ mod tests {
     #[test]
     fn split_cookies_are_joined_for_http_1() {
         let id = RequestId::from_parts(1, 2);
-        let seen = to_origin(fields(&[("cookie", "a=1"), ("cookie", "b=2")]), &hop(false, &id));
+        let seen = to_origin(
+            &fields(&[("cookie", "a=1"), ("cookie", "b=2")]),
+            &hop(false, &id, &PeerText::new(Some([192, 0, 2, 1].into()))),
+        );
         assert_eq!(seen["cookie"], "a=1; b=2");
     }
 }

@@ -63,8 +63,10 @@ impl RequestId {
 
     /// W3C Trace Context: version 00, this id, our span, not sampled.
     pub fn traceparent(&self) -> HeaderValue {
-        let text = format!("00-{}-{}-00", self.as_str(), &self.as_str()[16..]);
-        HeaderValue::from_str(&text).expect("hexadecimal digits and dashes are a field value")
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        text[3..35].copy_from_slice(&self.0);
+        text[36..52].copy_from_slice(&self.0[16..]);
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a field value")
     }
 }
 

@@ -106,7 +106,7 @@ impl Exchange<'_> {
             vary: text(&trace.answered, &VARY),
             etag: text(&trace.answered, &ETAG),
             surrogate_keys: text(&trace.from_origin, &SURROGATE_KEY),
-            upstream: trace.upstream.as_deref(),
+            upstream: trace.route.as_ref().and_then(|route| route.action.upstream()),
             peer: trace.seen.peer.as_ref().map(|peer| peer.as_str()),
             upstream_status: trace.seen.status,
             tries: (trace.seen.tries > 0).then_some(trace.seen.tries),

@@ -55,7 +55,7 @@ impl Exchange<'_> {
         if self.request.expect_continue && !body.is_empty() {
             sink.interim(StatusCode::CONTINUE, &HeaderMap::new()).await?;
         }
-        let at_hand = body.is_empty() || body.length().is_some_and(|length| length <= request.retries.body_max);
+        let at_hand = body.is_empty() || body.length().is_some_and(|length| length <= request.retries().body_max);
         if at_hand {
             let payload = match gather(body).await {
                 Ok(payload) => payload,

@@ -9,7 +9,13 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::MAX_FORWARDS};
 use ipnet::IpNet;
 
-use super::{fields, ids::RequestId, routing::Scheme, synth::Refusal, target::Target};
+use super::{
+    fields::{self, PeerText},
+    ids::RequestId,
+    routing::Scheme,
+    synth::Refusal,
+    target::Target,
+};
 use crate::front::{Guard, Terminator};
 use crate::wire::{Authority, RawTarget, RequestHead, Version};
 
@@ -25,6 +31,8 @@ pub struct Connection {
     pub scheme: Scheme,
     /// `TLSv1.3`
     pub tls_version: Option<&'static str>,
+    /// The same, as forwarding fields write it.
+    pub peer_text: PeerText,
     /// Is the peer one whose forwarding fields are believed?
     pub trusted: bool,
     /// Answer everything with a redirect to `https`.
@@ -100,14 +108,41 @@ impl Request {
     }
 }
 
-/// Takes the request or refuses it. `proxies` are the networks whose forwarding fields are believed.
+/// Takes the request; with it, why it is refused, if it is. `proxies` are the networks whose forwarding fields are
+/// believed.
 pub fn receive(
     connection: &Connection,
     mut head: RequestHead,
     id: RequestId,
     started: Instant,
     proxies: &[IpNet],
-) -> Result<Request, Refusal> {
+) -> (Request, Option<Refusal>) {
+    let (target, refusal) = match check(connection, &mut head) {
+        Ok(target) => (target, None),
+        Err(refusal) => (Target::root(), Some(refusal)),
+    };
+    let scheme = match connection.trusted.then(|| head.fields.get("x-forwarded-proto")).flatten() {
+        Some(proto) if proto == "https" => Scheme::Https,
+        Some(proto) if proto == "http" => Scheme::Http,
+        _ => connection.scheme,
+    };
+    let request = Request {
+        client_ip: client_ip(connection, &head.fields, proxies),
+        has_host: head.authority.is_some(),
+        authority: head.authority.unwrap_or_else(|| connection.local.clone()),
+        method: head.method,
+        version: head.version,
+        target,
+        fields: head.fields,
+        scheme,
+        id,
+        started,
+        expect_continue: head.expect_continue,
+    };
+    (request, refusal)
+}
+
+fn check(connection: &Connection, head: &mut RequestHead) -> Result<Target, Refusal> {
     // An echo of the request (TRACE) would show fields that scripts must not see; a tunnel to anywhere (CONNECT)
     // is not what a gateway is for (RFC 9110 9.3.6, 9.3.8).
     if head.method == Method::CONNECT || head.method == Method::TRACE {
@@ -130,24 +165,7 @@ pub fn receive(
     if fields::is_looping(&head.fields) {
         return Err(Refusal::Loop);
     }
-    let scheme = match head.fields.get("x-forwarded-proto").and_then(|value| value.to_str().ok()) {
-        Some("https") if connection.trusted => Scheme::Https,
-        Some("http") if connection.trusted => Scheme::Http,
-        _ => connection.scheme,
-    };
-    Ok(Request {
-        client_ip: client_ip(connection, &head.fields, proxies),
-        has_host: head.authority.is_some(),
-        authority: head.authority.unwrap_or_else(|| connection.local.clone()),
-        method: head.method,
-        version: head.version,
-        target,
-        fields: head.fields,
-        scheme,
-        id,
-        started,
-        expect_continue: head.expect_continue,
-    })
+    Ok(target)
 }
 
 /// Counts `Max-Forwards` down; true when it has run out and we are to answer (RFC 9110 7.6.2).

@@ -61,6 +61,16 @@ pub enum Action {
     Respond(Respond),
 }
 
+impl Action {
+    /// The upstream's name.
+    pub fn upstream(&self) -> Option<&str> {
+        match self {
+            Self::Upstream(name) => Some(name),
+            Self::Redirect(_) | Self::Respond(_) => None,
+        }
+    }
+}
+
 /// `redirect: { to: "https://{host}{path_and_query}", status: 308 }`
 #[derive(Debug, Clone)]
 pub struct Redirect {
