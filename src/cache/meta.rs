@@ -47,6 +47,13 @@ impl Meta {
         }
     }
 
+    /// [`Meta::ttl`] of a response that a soft purge expired at `purged`.
+    pub fn ttl_after_purge(&self, now: SystemTime, purged: SystemTime) -> i64 {
+        let since = now.duration_since(purged).unwrap_or_default();
+        let whole = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+        self.ttl(now).min(-whole.cast_signed())
+    }
+
     /// How long the response is fresh, and who said so.
     pub fn lifetime(&self) -> Lifetime {
         self.lifetime

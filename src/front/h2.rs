@@ -50,7 +50,7 @@ const SEND_BUFFER_MAX: usize = 256 * 1024;
 
 /// Serves a connection until it ends. `prefix` is what was read of it already.
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, prefix: BytesMut, http2: &Http2) {
-    let limits = edge.snapshot.load().config.server.limits.clone();
+    let limits = edge.snapshot.load().config.server.limits;
     let handshake = Builder::new()
         .max_concurrent_streams(http2.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -83,7 +83,7 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, p
                     }
                     streams.begun.fetch_add(1, Ordering::Relaxed);
                     let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
-                    let (limits, streams) = (limits.clone(), Arc::clone(&streams));
+                    let (limits, streams) = (limits, Arc::clone(&streams));
                     tokio::spawn(async move {
                         serve_stream(&edge, &connection, request, respond, &limits, &streams).await;
                     });

@@ -30,6 +30,8 @@ const BOUNDARY: &str = "eduham-edge-3d6b6a416f9b5";
 pub struct How {
     pub result: CacheResult,
     pub status: CacheStatus<'static>,
+    /// When a soft purge expired what is answered with.
+    pub soft_purged: Option<SystemTime>,
 }
 
 impl Exchange<'_> {
@@ -327,10 +329,10 @@ impl Exchange<'_> {
 
     /// `Cache-Status`, `Via`, `X-Request-Id`.
     fn sign(&self, outgoing: &mut HeaderMap) {
-        if let Some(status) = &self.trace.cache_status {
-            if let Ok(status) = HeaderValue::try_from(status.to_string()) {
-                fields::append(outgoing, CACHE_STATUS, status);
-            }
+        if let Some(status) = &self.trace.cache_status
+            && let Ok(status) = HeaderValue::try_from(status.to_string())
+        {
+            fields::append(outgoing, CACHE_STATUS, status);
         }
         fields::sign_answer(outgoing, &self.request.id);
     }

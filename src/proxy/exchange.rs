@@ -276,9 +276,10 @@ impl Exchange<'_> {
         let mut status = how.status;
         if let Some((meta, now)) = reused {
             self.trace.age = Some(meta.age(now));
-            self.trace.ttl = Some(meta.ttl(now));
+            let ttl = how.soft_purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged));
+            self.trace.ttl = Some(ttl);
             if status.hit {
-                status.ttl = Some(meta.ttl(now));
+                status.ttl = Some(ttl);
             }
             self.note_origin_fields(&meta.fields);
         }

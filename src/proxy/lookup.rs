@@ -174,18 +174,18 @@ impl Exchange<'_> {
         match reuse {
             Reuse::Fresh => self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit)).await,
             Reuse::StaleAllowed => {
-                self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit).because(Reason::Stale)).await
+                self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit).stale(&found)).await
             }
             Reuse::StaleWhileRevalidate => {
                 self.revalidate_behind(wanted, &found);
-                let how = How::hit(CacheResult::StaleUpdating).because(Reason::Stale);
+                let how = How::hit(CacheResult::StaleUpdating).stale(&found);
                 self.deliver_stored(sink, &found.stored, how).await
             }
             Reuse::Validate(reason) => {
                 let id = fill_id(&wanted.key);
                 if self.edge.store.is_failing(id, Instant::now()) && self.covers_error(wanted, &found) {
                     // It failed a moment ago: nobody waits for the next failure (contract: Stale).
-                    let how = How::hit(CacheResult::StaleError).because(Reason::Stale);
+                    let how = How::hit(CacheResult::StaleError).stale(&found);
                     return self.deliver_stored(sink, &found.stored, how).await;
                 }
                 wanted.fwd = match reason {
@@ -310,7 +310,7 @@ impl Exchange<'_> {
                     if let Some(found) = wanted.stale.clone()
                         && self.covers_error(&wanted, &found)
                     {
-                        let how = How::hit(CacheResult::StaleError).because(Reason::Stale);
+                        let how = How::hit(CacheResult::StaleError).stale(&found);
                         if self.deliver_stored(sink, &found.stored, how).await? {
                             return Ok(());
                         }
@@ -406,15 +406,17 @@ impl Exchange<'_> {
 
 impl How {
     pub fn hit(result: CacheResult) -> Self {
-        Self { result, status: CacheStatus { hit: true, ..CacheStatus::default() } }
+        Self { result, status: CacheStatus { hit: true, ..CacheStatus::default() }, soft_purged: None }
     }
 
     pub fn forwarded(result: CacheResult, fwd: Fwd, detail: Option<Reason>) -> Self {
-        Self { result, status: CacheStatus { fwd: Some(fwd), detail, ..CacheStatus::default() } }
+        Self { result, status: CacheStatus { fwd: Some(fwd), detail, ..CacheStatus::default() }, soft_purged: None }
     }
 
-    fn because(mut self, reason: Reason) -> Self {
-        self.status.detail = Some(reason);
+    /// What is answered with is stale.
+    fn stale(mut self, found: &Found) -> Self {
+        self.status.detail = Some(if found.soft_purged.is_some() { Reason::Purged } else { Reason::Stale });
+        self.soft_purged = found.soft_purged;
         self
     }
 }
