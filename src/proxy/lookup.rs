@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{
-    Method,
+    HeaderMap, Method,
     header::{CACHE_CONTROL, IF_RANGE, RANGE},
 };
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     deliver::How,
@@ -20,15 +21,16 @@ use super::{
 use crate::{
     cache::{
         self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Precondition, Reason,
-        RequestDirectives, RequestView, Reuse,
+        RequestDirectives, RequestView, Reuse, VariantKey, Vary,
     },
     store::{Failure, Fill, Found, Joined, Lookup, Outcome, Place, Reader},
     telemetry::CacheResult,
     upstream::Pool,
 };
 
-/// Fetches that one request may begin or join: its own, and one more after a failure it had no part in.
-const FETCHES_MAX: u32 = 2;
+/// Fetches that one request may begin or join: its own, one more after a failure it had no part in, and one more for
+/// its own variant.
+const FETCHES_MAX: u32 = 3;
 
 /// What the lookup found out, for whoever fetches.
 struct Wanted {
@@ -164,6 +166,11 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
+        if now.duration_since(meta.response_time()).is_ok_and(|since| since > meta.retention(&wanted.policy)) {
+            // Past its lifetime, its stale windows and `keep`: as if it had been dropped already.
+            self.edge.store.remove(&found.stored);
+            return Ok(false);
+        }
         let reuse = cache::reuse(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged);
         let as_it_is = matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed | Reuse::StaleWhileRevalidate);
         if as_it_is && cache::evaluate(&view, meta) == Precondition::Failed {
@@ -256,7 +263,7 @@ impl Exchange<'_> {
 
     /// Begins a fetch or waits for the one that runs, and answers from it.
     async fn answer_from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
-        let id = fill_id(&wanted.key);
+        let mut id = fill_id(&wanted.key);
         let mut collapse = !self.wants_its_own(&wanted) && !self.edge.store.is_uncollapsible(id, Instant::now());
         let mut failure = Failure::INTERNAL;
         for _ in 0..FETCHES_MAX {
@@ -300,7 +307,13 @@ impl Exchange<'_> {
                     wanted.stale = None;
                     collapse = false;
                 }
-                // Another variant, or not for sharing: each for itself, all at once.
+                // Another variant is coming: those who want this one share a fetch of their own.
+                Outcome::Storing(coming) if !is_writer => {
+                    id = variant_fill_id(&wanted.key, coming.meta.vary(), &self.request.fields);
+                    wanted.stale = None;
+                    wanted.fwd = Fwd::VaryMiss;
+                }
+                // Not for sharing: each for itself, all at once.
                 Outcome::Storing(_) | Outcome::Freshened(_) | Outcome::Released(_) => {
                     wanted.stale = None;
                     collapse = false;
@@ -424,6 +437,11 @@ impl How {
 /// Fills are shared per key; a variant that does not fit its waiter is found out at the head.
 fn fill_id(key: &Key) -> u128 {
     key.hash()
+}
+
+/// The fill that those share who want this variant while another one is coming.
+fn variant_fill_id(key: &Key, vary: &Vary, request: &HeaderMap) -> u128 {
+    key.hash() ^ xxh3_128(VariantKey::of(vary, request).as_bytes())
 }
 
 fn policy_ignores_clients(policy: &Policy) -> bool {

@@ -69,6 +69,37 @@ async fn a_thousand_readers_of_a_cold_page_cost_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_want_another_variant_than_is_coming_share_a_fetch_of_their_own() {
+    let origin = origin().await;
+    let (head, body) = (Gate::closed(), Gate::closed());
+    let (held_head, held_body) = (head.clone(), body.clone());
+    origin.answer("/a", move |asked| {
+        let language = asked.field("x-language").unwrap_or_default();
+        let page = cacheable(language.repeat(50)).field("Vary", "X-Language");
+        if language == "en" { page.held(&held_head) } else { page.held_after(10, &held_body) }
+    });
+    let edge = Arc::new(edge(&origin).start().await);
+    let mut answers = JoinSet::new();
+    let want = |language: &str| {
+        let (edge, request) = (Arc::clone(&edge), get("/a").field("X-Language", language));
+        async move { edge.connect().await.ask(&request).await }
+    };
+    answers.spawn(want("en"));
+    head.reached_by(1).await;
+    for _ in 0..5 {
+        answers.spawn(want("fr"));
+    }
+    taken(&edge, 6).await;
+    head.open();
+    body.reached_by(1).await;
+    body.open();
+    while let Some(answer) = within(answers.join_next()).await {
+        assert_eq!(answer.expect("no panic").body.len(), 100);
+    }
+    assert_eq!(origin.hits("/a"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_storable_releases_all_at_once_and_is_not_collapsed_for_a_while() {
     let origin = origin().await;
     let (first, others) = (Gate::closed(), Gate::closed());

@@ -35,6 +35,21 @@ async fn stale_while_revalidate_answers_at_once_and_fetches_once_behind() {
 }
 
 #[tokio::test]
+async fn what_may_be_validated_is_kept_for_so_long_and_then_fetched_anew() {
+    let origin = origin().await;
+    origin.serve("/a", short("hello").etag("\"v\""));
+    let edge = edge(&origin).policy("keep: 30s").start().await;
+    let mut seen = Vec::new();
+    // Fresh for 10 s, kept for 30 s more; the validation begins both anew.
+    for after in [0, 39, 41] {
+        edge.advance(after);
+        seen.push(edge.get("/a").await.cache_status());
+    }
+    let validated = "fwd=stale; fwd-status=304; stored; detail=stale";
+    assert_eq!(seen, ["fwd=uri-miss; stored", validated, "fwd=uri-miss; stored"]);
+}
+
+#[tokio::test]
 async fn beyond_the_window_a_client_waits_for_the_validation() {
     let origin = origin().await;
     origin.answer("/a", |asked| short(&asked.hits_before.to_string()));
