@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cache::{self, CacheStatus, Meta, Precondition, RequestView, Selection},
-    store::{Body, Stored},
+    store::{Body, Broken, Reader, Stored},
     telemetry::CacheResult,
 };
 
@@ -32,6 +32,34 @@ pub struct How {
     pub status: CacheStatus<'static>,
     /// When a soft purge expired what is answered with.
     pub soft_purged: Option<SystemTime>,
+}
+
+/// A body that comes in pieces; no pieces are its end, a body that breaks off is an error.
+trait ComingBody: Send {
+    /// What is there now, or the end.
+    fn ready(&mut self) -> Option<Result<Vec<Bytes>, Broken>>;
+    /// What comes next.
+    fn next(&mut self) -> impl Future<Output = Result<Vec<Bytes>, Broken>> + Send;
+}
+
+impl ComingBody for Reader {
+    fn ready(&mut self) -> Option<Result<Vec<Bytes>, Broken>> {
+        Reader::ready(self)
+    }
+
+    fn next(&mut self) -> impl Future<Output = Result<Vec<Bytes>, Broken>> + Send {
+        Reader::next(self)
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> ComingBody for OriginBody<R> {
+    fn ready(&mut self) -> Option<Result<Vec<Bytes>, Broken>> {
+        OriginBody::ready(self)
+    }
+
+    fn next(&mut self) -> impl Future<Output = Result<Vec<Bytes>, Broken>> + Send {
+        OriginBody::next(self)
+    }
 }
 
 impl Exchange<'_> {
@@ -147,34 +175,10 @@ impl Exchange<'_> {
         };
         self.send_head(sink, OutgoingHead { status: meta.status, fields, length, close: false }).await?;
         let mut reader = filling.reader;
-        if !matches!(length, Length::None { .. }) {
-            loop {
-                let pieces = match reader.ready() {
-                    Some(ready) => ready,
-                    None => {
-                        sink.flush().await?;
-                        reader.next().await
-                    }
-                };
-                match pieces {
-                    Ok(pieces) if pieces.is_empty() => break,
-                    Ok(pieces) => {
-                        for piece in pieces {
-                            sink.body(piece).await?;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
-                        self.trace.error = Some("body-broken");
-                        // What came is the client's, also where the rest does not come.
-                        let _ = sink.flush().await;
-                        sink.abort();
-                        return Ok(());
-                    }
-                }
-            }
+        if matches!(length, Length::None { .. }) || self.deliver_body(sink, &mut reader).await? {
+            sink.end().await?;
         }
-        sink.end().await
+        Ok(())
     }
 
     /// Answers with what an origin sent, to this client alone. The body is given back, read to its end if all went
@@ -200,6 +204,18 @@ impl Exchange<'_> {
         };
         self.send_head(sink, OutgoingHead { status, fields: outgoing, length, close: false }).await?;
         let mut body = response.body;
+        if self.deliver_body(sink, &mut body).await? {
+            sink.end().await?;
+        }
+        Ok(body)
+    }
+
+    /// Sends a body while it comes; false when it broke off, and the client has been shown that.
+    async fn deliver_body<S: ResponseSink>(
+        &mut self,
+        sink: &mut S,
+        body: &mut impl ComingBody,
+    ) -> Result<bool, ClientGone> {
         loop {
             let pieces = match body.ready() {
                 Some(ready) => ready,
@@ -209,7 +225,7 @@ impl Exchange<'_> {
                 }
             };
             match pieces {
-                Ok(pieces) if pieces.is_empty() => break,
+                Ok(pieces) if pieces.is_empty() => return Ok(true),
                 Ok(pieces) => {
                     for piece in pieces {
                         sink.body(piece).await?;
@@ -218,14 +234,13 @@ impl Exchange<'_> {
                 Err(error) => {
                     tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
                     self.trace.error = Some("body-broken");
+                    // What came is the client's, also where the rest does not come.
                     let _ = sink.flush().await;
                     sink.abort();
-                    return Ok(body);
+                    return Ok(false);
                 }
             }
         }
-        sink.end().await?;
-        Ok(body)
     }
 
     /// Answers with an error of ours.

@@ -166,8 +166,10 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
-        if now.duration_since(meta.response_time()).is_ok_and(|since| since > meta.retention(&wanted.policy)) {
-            // Past its lifetime, its stale windows and `keep`: as if it had been dropped already.
+        let since = now.duration_since(meta.response_time()).unwrap_or_default();
+        if meta.has_validator() && since > meta.retention(&wanted.policy) {
+            // Past its lifetime, its stale windows and `keep`: as if it had been dropped already. Without a validator
+            // nothing keeps it but what clients with `max-stale` may ask for, until it is evicted.
             self.edge.store.remove(&found.stored);
             return Ok(false);
         }
