@@ -14,9 +14,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
-use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
 
-use super::{Limits, tunnel};
+use super::{Limits, linger::linger, tunnel};
 use crate::{
     proxy::{
         Edge,
@@ -36,9 +36,6 @@ use crate::{
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A body that nobody wanted is read up to here to keep the connection; a larger one costs it.
 const DISCARD_MAX: u64 = 256 * 1024;
-/// How long and how much is read after the last answer, so that the client sees it before the connection resets.
-const LINGER_FOR: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long an idle connection may still ask once after the edge has begun to leave: its client may be sending just now,
 /// and is then told with its answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -108,8 +105,16 @@ fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Byt
     let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
     tokio::spawn(async move {
         let cut = connection.guard.until_cut();
-        let carried = tunnel::carry(io, early, socket, cut).await;
+        let (carried, talking) = tunnel::carry(io, early, socket, cut).await;
         opened.closed(&edge, &connection, carried.close.into(), carried.from_client, carried.to_client);
+        if let Some(mut client) = talking {
+            // Seldom needed, so it does not count in the size of every socket's task.
+            let leaving = Box::pin(linger(&mut client));
+            tokio::select! {
+                () = leaving => {}
+                () = connection.guard.until_cut() => {}
+            }
+        }
     });
 }
 
@@ -225,26 +230,6 @@ async fn serve_one(
         Kept::Open => Kept::Linger,
         kept => kept,
     }
-}
-
-/// Ends our side and takes what the client still sends, for a while: a reset would take our answer with it
-/// (RFC 9112 9.6).
-async fn linger(io: &mut Stream) {
-    let patience = async {
-        if io.shutdown().await.is_err() {
-            return;
-        }
-        let mut sink = BytesMut::new();
-        let mut taken = 0;
-        while taken < LINGER_BYTES_MAX {
-            sink.clear();
-            match wire::io::read_some(io, &mut sink, wire::io::READ_BODY, LINGER_FOR).await {
-                Ok(0) | Err(_) => return,
-                Ok(read) => taken += read,
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER_FOR, patience).await;
 }
 
 /// The body of an HTTP/1.1 request.

@@ -50,8 +50,14 @@ pub struct Carried {
     pub to_client: u64,
 }
 
-/// Carries bytes until both sides have ended, or `cut` has. `early` is what the client sent behind its handshake.
-pub async fn carry(client: Stream, early: Bytes, socket: Socket, cut: impl Future<Output = ()>) -> Carried {
+/// Carries bytes until both sides have ended, or `cut` has. `early` is what the client sent behind its handshake. Gives
+/// the client back if it may still be talking: it is not to be reset before it has read the node's last words.
+pub async fn carry(
+    client: Stream,
+    early: Bytes,
+    socket: Socket,
+    cut: impl Future<Output = ()>,
+) -> (Carried, Option<Stream>) {
     let Socket { upstream, early: late, lease, websocket, metrics } = socket;
     let mut tunnel = Tunnel {
         client,
@@ -70,7 +76,8 @@ pub async fn carry(client: Stream, early: Bytes, socket: Socket, cut: impl Futur
     };
     metrics.closed(carried.close.into());
     drop(lease);
-    carried
+    let talking = carried.close != Close::Shutdown && matches!(tunnel.up.end, End::Open | End::Refused);
+    (carried, talking.then_some(tunnel.client))
 }
 
 struct Tunnel {

@@ -373,6 +373,27 @@ async fn what_a_node_said_before_it_left_reaches_a_slow_client_that_still_talks(
 }
 
 #[tokio::test]
+async fn a_client_that_still_talks_when_its_node_has_broken_is_not_reset() {
+    let (listener, address) = listener().await;
+    let edge = rooms(&[("c1", address)], "").await;
+    let (mut client, mut node) = ends(&edge, &listener).await;
+    node.write_all(b"last words").await.expect("it is taken");
+    client.write_all(b"never read").await.expect("it is taken");
+    within(node.peek(&mut [0; 1])).await.expect("it has come");
+    // With bytes unread the kernel resets instead of ending.
+    drop(node);
+    let mut heard = String::new();
+    within(client.read_to_string(&mut heard)).await.expect("an end, not a reset");
+    assert_eq!(heard, "last words");
+    for _ in 0..2 {
+        client.write_all(b"still talking").await.expect("nobody listens, but nothing breaks");
+        tokio::task::yield_now().await;
+    }
+    client.shutdown().await.expect("it ends");
+    assert_eq!(within(client.read(&mut [0; 1])).await.expect("an end, not a reset"), 0);
+}
+
+#[tokio::test]
 async fn a_socket_without_a_byte_is_closed_and_one_that_talks_is_not() {
     let node = node("c1").await;
     let edge = rooms(&[("c1", node.address)], "idle_timeout: 400ms").await;
