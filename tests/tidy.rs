@@ -27,7 +27,6 @@ const EDGES: &[(&str, &[(&str, &str)])] = &[
             ("cache", "every decision about storing and reusing"),
             ("clock", "the one place that asks for the time"),
             ("config", "a snapshot holds the configuration that it was made of"),
-            ("front", "a connection is counted while it lives, and its certificate says which hosts it serves"),
             ("store", "stored responses and fills"),
             ("telemetry", "it records and counts"),
             ("upstream", "peers and connections"),

@@ -104,7 +104,7 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
 fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Bytes, socket: Socket, opened: Opened) {
     let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
     tokio::spawn(async move {
-        let cut = connection.guard.until_cut();
+        let cut = connection.door.until_cut();
         let (carried, talking) = tunnel::carry(io, early, socket, cut).await;
         opened.closed(&edge, &connection, carried.close.into(), carried.from_client, carried.to_client);
         if let Some(mut client) = talking {
@@ -112,7 +112,7 @@ fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Byt
             let leaving = Box::pin(linger(&mut client));
             tokio::select! {
                 () = leaving => {}
-                () = connection.guard.until_cut() => {}
+                () = connection.door.until_cut() => {}
             }
         }
     });

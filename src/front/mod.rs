@@ -22,6 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::BytesMut;
+use futures::{FutureExt, future::BoxFuture};
 use pingora_core::{
     apps::ServerApp,
     protocols::{Stream, l4},
@@ -36,6 +37,7 @@ pub use tls::{Terminator, TlsError};
 use crate::{
     proxy::{
         Edge,
+        downstream::Door,
         fields::PeerText,
         receive::{Connection, is_trusted},
         routing::Scheme,
@@ -104,19 +106,28 @@ pub struct Guard {
     gauge: IntGauge,
 }
 
-impl Guard {
-    /// Resolves when connections are cut.
-    fn until_cut(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.connections.until_cut()
-    }
-}
-
 impl Drop for Guard {
     fn drop(&mut self) {
         self.gauge.dec();
         if self.connections.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.connections.changed.notify_waiters();
         }
+    }
+}
+
+/// A connection that was let in.
+struct Entered {
+    guard: Guard,
+    terminator: Option<Arc<Terminator>>,
+}
+
+impl Door for Entered {
+    fn serves(&self, host: &str) -> bool {
+        self.terminator.as_ref().is_none_or(|terminator| terminator.serves(host))
+    }
+
+    fn until_cut(&self) -> BoxFuture<'static, ()> {
+        self.guard.connections.until_cut().boxed()
     }
 }
 
@@ -216,10 +227,9 @@ impl Front {
             listener: Arc::clone(&self.label),
             scheme: if tls_version.is_some() { Scheme::Https } else { Scheme::Http },
             tls_version,
-            terminator: self.terminator.clone(),
             redirect_to_https: self.listener.redirect_to_https,
             local: self.local.clone(),
-            guard,
+            door: Box::new(Entered { guard, terminator: self.terminator.clone() }),
         });
         drop(snapshot);
         if is_http2 {

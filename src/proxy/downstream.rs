@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
 /// A request body that failed while it was read.
@@ -34,6 +35,14 @@ impl RequestBodyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client is gone")]
 pub struct ClientGone;
+
+/// The door that a connection came in by. It counts the connection for as long as it lives.
+pub trait Door: Send + Sync {
+    /// Does the certificate that the client was shown serve this host? Without TLS every host is served.
+    fn serves(&self, host: &str) -> bool;
+    /// Resolves when what is left of connections is ended at once.
+    fn until_cut(&self) -> BoxFuture<'static, ()>;
+}
 
 /// A request body, in pieces, in order.
 pub trait RequestBody: Send {

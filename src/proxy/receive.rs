@@ -10,13 +10,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header::MAX_FORWARDS};
 use ipnet::IpNet;
 
 use super::{
+    downstream::Door,
     fields::{self, PeerText},
     ids::RequestId,
     routing::Scheme,
     synth::Refusal,
     target::Target,
 };
-use crate::front::{Guard, Terminator};
 use crate::wire::{Authority, RawTarget, RequestHead, Version};
 
 /// Members of `X-Forwarded-For` that are looked at, from the right.
@@ -37,12 +37,10 @@ pub struct Connection {
     pub trusted: bool,
     /// Answer everything with a redirect to `https`.
     pub redirect_to_https: bool,
-    /// Knows which hosts the certificate serves, on a TLS listener.
-    pub terminator: Option<Arc<Terminator>>,
     /// The address that stands for the host of an HTTP/1.0 request without one.
     pub local: Authority,
-    /// Counts the connection for as long as anything of it lives, a socket in its own task too.
-    pub guard: Guard,
+    /// Held for as long as anything of the connection lives, a socket in its own task too.
+    pub door: Box<dyn Door>,
 }
 
 /// A request that was taken.
@@ -157,8 +155,8 @@ fn check(connection: &Connection, head: &mut RequestHead) -> Result<Target, Refu
         return Err(Refusal::OptionsOfTheEdge);
     }
     let target = Target::parse(raw).map_err(Refusal::BadTarget)?;
-    if let (Some(terminator), Some(authority)) = (&connection.terminator, &head.authority)
-        && !terminator.serves(&authority.host)
+    if let Some(authority) = &head.authority
+        && !connection.door.serves(&authority.host)
     {
         return Err(Refusal::Misdirected);
     }
