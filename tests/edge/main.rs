@@ -8,6 +8,7 @@ mod cache_cases;
 
 mod reuse;
 
+mod cold_object;
 mod collapsing;
 
 mod stale;
