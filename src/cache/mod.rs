@@ -47,13 +47,16 @@ pub use meta::Meta;
 pub use pattern::Glob;
 pub use policy::{Bypass, ClientDirectives, Collapse, CollapseExpired, Policy, QueryRule, SetCookie, StatusTtl};
 pub use range::{
-    RANGES_MAX, Selection, content_range, multipart_content_type, multipart_end, multipart_length, part_head, select,
-    unsatisfied_range,
+    RANGES_MAX, Selection, Span, content_range, first_position, multipart_content_type, multipart_end,
+    multipart_length, part_head, range_field, select, slices, unsatisfied_range,
 };
 pub use reason::Reason;
 pub use reuse::{Reuse, may_answer_error, only_if_cached, reuse};
 pub use status::{CacheStatus, Fwd};
-pub use storable::{RequestView, ResponseView, store};
+pub use storable::{RequestView, ResponseView, store, store_part};
 pub use surrogate::{SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_BYTES_MAX, SURROGATE_KEYS_MAX, SurrogateKey};
-pub use validation::{HeadOutcome, conditional_fields, freshen, freshen_by_head};
+pub use validation::{
+    HeadOutcome, combine, conditional_fields, freshen, freshen_by_head, has_strong_validator, same_entity,
+    strong_validator,
+};
 pub use vary::{VariantKey, Vary};

@@ -27,8 +27,40 @@ pub struct Policy {
     /// Are `Cache-Control` and `Pragma` of requests honoured?
     pub client_directives: ClientDirectives,
     pub set_cookie: SetCookie,
+    /// Large bodies are fetched and stored in aligned slices of so many bytes.
+    pub slice: Option<u64>,
+    /// Stored variants of one key; the oldest goes first.
+    pub variants_max: usize,
     /// A hash of everything in the policy that shapes the key; part of every key.
     pub key_fingerprint: u64,
+}
+
+impl Default for Policy {
+    /// Adds nothing to the RFCs.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            default_ttl: None,
+            force_ttl: None,
+            status_ttl: StatusTtl::default(),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            keep: Duration::ZERO,
+            query: QueryRule::default(),
+            bypass: Bypass::default(),
+            collapse: Collapse {
+                wait: Duration::from_secs(10),
+                expired: CollapseExpired::Fetch,
+                uncacheable_for: Duration::from_secs(60),
+            },
+            object_max: None,
+            client_directives: ClientDirectives::Honour,
+            set_cookie: SetCookie::Refuse,
+            slice: None,
+            variants_max: 64,
+            key_fingerprint: 0,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{conditional::strong_match, date, meta::Meta, storable::RequestView};
 
@@ -24,6 +24,80 @@ pub enum Selection {
     Many(Vec<Range<u64>>),
     /// 416 with [`unsatisfied_range`].
     Unsatisfiable,
+}
+
+/// Which bytes of a representation a 206 carries (RFC 9110 14.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub start: u64,
+    /// After the last byte.
+    pub end: u64,
+    /// Of the complete representation.
+    pub length: u64,
+}
+
+impl Span {
+    /// Of a 206 with one range; `None` for several, and where the complete length is not said.
+    pub fn of(fields: &HeaderMap) -> Option<Self> {
+        let mut lines = fields.get_all(header::CONTENT_RANGE).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+        let (unit, rest) = line.to_str().ok()?.trim().split_once(' ')?;
+        let (range, length) = rest.trim().split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let number = |digits: &str| -> Option<u64> {
+            let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            if is_number { digits.parse().ok() } else { None }
+        };
+        let (start, last, length) = (number(first)?, number(last)?, number(length)?);
+        let holds = unit.eq_ignore_ascii_case("bytes") && start <= last && last < length;
+        holds.then_some(Self { start, end: last + 1, length })
+    }
+
+    /// Are all these bytes in it?
+    pub fn covers(&self, range: &Range<u64>) -> bool {
+        self.start <= range.start && range.end <= self.end
+    }
+
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.end
+    }
+}
+
+impl Selection {
+    /// The bytes that are sent of a body of this length, in this order.
+    pub fn ranges(&self, length: u64) -> Vec<Range<u64>> {
+        match self {
+            Self::Whole => vec![0..length],
+            Self::Single(range) => vec![range.clone()],
+            Self::Many(ranges) => ranges.clone(),
+            Self::Unsatisfiable => Vec::new(),
+        }
+    }
+}
+
+/// `Range` that asks an origin for these bytes of a body of `length`.
+pub fn range_field(range: &Range<u64>, length: Option<u64>) -> HeaderValue {
+    match length {
+        Some(length) if length == range.end => ascii(format!("bytes={}-", range.start)),
+        _ => ascii(format!("bytes={}-{}", range.start, range.end.saturating_sub(1))),
+    }
+}
+
+/// `range` grown to whole slices of a body of `length`, where that is known.
+pub fn slices(range: &Range<u64>, slice: u64, length: Option<u64>) -> Range<u64> {
+    let start = range.start / slice * slice;
+    let end = range.end.div_ceil(slice).saturating_mul(slice);
+    start..length.map_or(end, |length| end.min(length))
+}
+
+/// The first byte that a request for one range names, where it names one: `bytes=500-999` or `bytes=500-`.
+pub fn first_position(range: &HeaderValue) -> Option<u64> {
+    let (unit, spec) = range.to_str().ok()?.split_once('=')?;
+    let (first, _) = spec.trim().split_once('-')?;
+    if spec.contains(',') || !unit.trim().eq_ignore_ascii_case("bytes") || first.is_empty() {
+        return None;
+    }
+    position(first)
 }
 
 /// Decides, after the preconditions have been met: `Range` and `If-Range` count only for GET and only on a 200.
@@ -173,6 +247,39 @@ fn ascii(text: String) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_read_to_the_letter() {
+        for (text, expected) in [
+            ("bytes 0-4/10", Some((0, 5, 10))),
+            ("Bytes 9-9/10", Some((9, 10, 10))),
+            ("bytes 0-10/10", None),
+            ("bytes 5-4/10", None),
+            ("bytes 0-4/*", None),
+            ("bytes */10", None),
+            ("bytes +0-4/10", None),
+            ("items 0-4/10", None),
+            ("bytes 0-18446744073709551616/10", None),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::CONTENT_RANGE, HeaderValue::from_static(text));
+            let span = expected.map(|(start, end, length)| Span { start, end, length });
+            assert_eq!(Span::of(&fields), span, "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_grow_to_slices() {
+        assert_eq!(slices(&(5..6), 4, None), 4..8);
+        assert_eq!(slices(&(4..9), 4, Some(10)), 4..10);
+        assert_eq!(range_field(&(4..10), Some(10)), "bytes=4-");
+        assert_eq!(range_field(&(4..8), Some(10)), "bytes=4-7");
+        for (text, expected) in
+            [("bytes=5-", Some(5)), ("bytes=5-9", Some(5)), ("bytes=-5", None), ("bytes=1-2,4-5", None)]
+        {
+            assert_eq!(first_position(&HeaderValue::from_static(text)), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_multipart_body_is_heads_and_bytes_between_boundaries() {

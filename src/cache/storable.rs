@@ -10,8 +10,10 @@ use super::{
     freshness::{Facts, LifetimeSource, Times, corrected_initial_age},
     meta::{Meta, Staleness},
     policy::{ClientDirectives, Policy, SetCookie},
+    range::Span,
     reason::Reason,
     surrogate::{self, CACHE_TAG, SURROGATE_KEY},
+    validation::has_strong_validator,
     vary::Vary,
 };
 
@@ -81,6 +83,36 @@ pub fn store(
     let received =
         Received { fields: response.fields.clone(), age: corrected_initial_age(response.fields, times), times };
     admit(request, response.status, received, policy)
+}
+
+/// Stores the head of a 206 to a GET as that of the representation that it is part of (RFC 9111 3.3): what is kept of it
+/// under the status 200, and which bytes came.
+///
+/// A 206 whose `Content-Length` contradicts its `Content-Range` can be kept only where nothing can ever be combined with it,
+/// that is without a strong validator, and where it claims to reach the end: then the end is where the body ends.
+///
+/// # Errors
+/// As [`store`]; `Partial` for several ranges, an unknown length, and a span that the body contradicts.
+pub fn store_part(
+    request: &RequestView<'_>,
+    response: &ResponseView<'_>,
+    times: Times,
+    policy: &Policy,
+) -> Result<(Meta, Span), Reason> {
+    let mut span = Span::of(response.fields).ok_or(Reason::Partial)?;
+    let mut fields = response.fields.clone();
+    fields.remove(header::CONTENT_RANGE);
+    let whole = ResponseView { status: StatusCode::OK, fields: &fields, complete_length: Some(span.length) };
+    let meta = store(request, &whole, times, policy)?;
+    if let Some(length) = response.complete_length
+        && length != span.end - span.start
+    {
+        if length == 0 || span.end != span.length || has_strong_validator(&meta) {
+            return Err(Reason::Partial);
+        }
+        span = Span { start: span.start, end: span.start + length, length: span.start + length };
+    }
+    Ok((meta, span))
 }
 
 /// A head as received, or as merged by freshening.

@@ -41,6 +41,63 @@ pub fn freshen(
     update(meta, request, not_modified.fields, times, policy)
 }
 
+/// The stored head after a 206 of the same representation (RFC 9111 3.4): its fields replace the stored ones, but for those
+/// that speak of the part alone.
+///
+/// # Errors
+/// `ValidatorMismatch` when the two do not have the same strong validator; else as [`freshen`].
+pub fn combine(
+    meta: &Meta,
+    request: &RequestView<'_>,
+    part: &ResponseView<'_>,
+    times: Times,
+    policy: &Policy,
+) -> Result<Meta, Reason> {
+    let strong_etag = meta.etag().is_some_and(|etag| !is_weak(etag));
+    let same = match part.fields.get(header::ETAG) {
+        Some(etag) => strong_etag && meta.etag() == Some(etag),
+        // It was asked for under If-Range or If-Match; a 206 may leave out what the client knows (RFC 9110 15.3.7).
+        None => {
+            !strong_etag
+                && date::field(part.fields, &header::LAST_MODIFIED) == strong_date(meta)
+                && strong_date(meta).is_some()
+        }
+    };
+    if !same {
+        return Err(Reason::ValidatorMismatch);
+    }
+    let mut fields = part.fields.clone();
+    fields.remove(header::CONTENT_RANGE);
+    update(meta, request, &fields, times, policy)
+}
+
+/// Do both heads belong to the same bytes? Only strong validators can say so (RFC 9110 8.8.1).
+pub fn same_entity(a: &Meta, b: &Meta) -> bool {
+    match (a.etag(), b.etag()) {
+        (Some(a), Some(b)) => !is_weak(a) && a == b,
+        (None, None) => strong_date(a).is_some() && strong_date(a) == strong_date(b),
+        _ => false,
+    }
+}
+
+/// Is there a validator under which parts may be combined?
+pub fn has_strong_validator(meta: &Meta) -> bool {
+    strong_validator(meta).is_some()
+}
+
+/// What `If-Range` takes: an entity tag that is not weak, or a date that is strong.
+pub fn strong_validator(meta: &Meta) -> Option<&HeaderValue> {
+    match meta.etag() {
+        Some(etag) => Some(etag).filter(|etag| !is_weak(etag)),
+        None => strong_date(meta).and(meta.last_modified()),
+    }
+}
+
+/// `Last-Modified` where the response was made at least a second after it (RFC 9110 8.8.2.2).
+fn strong_date(meta: &Meta) -> Option<std::time::SystemTime> {
+    meta.last_modified.filter(|modified| date::seconds(meta.date) > date::seconds(*modified))
+}
+
 /// What the response to a forwarded HEAD means for a stored response to GET.
 #[derive(Debug)]
 pub enum HeadOutcome {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ACCEPT_RANGES, AGE, CONTENT_RANGE, CONTENT_TYPE},
+    header::{ACCEPT_RANGES, AGE, CONTENT_RANGE},
 };
 use tokio::io::AsyncRead;
 
@@ -14,6 +14,7 @@ use super::{
     exchange::Exchange,
     fetch::{OriginBody, OriginResponse},
     fields::{self, CACHE_STATUS},
+    partial::{Stretch, compose},
     refill::Filling,
     synth::{Refusal, Synthetic, refuse},
 };
@@ -22,9 +23,6 @@ use crate::{
     store::{Body, Broken, Reader, Stored},
     telemetry::CacheResult,
 };
-
-/// Between the parts of a `multipart/byteranges` body; random enough not to occur in one.
-const BOUNDARY: &str = "eduham-edge-3d6b6a416f9b5";
 
 /// How a stored response came to be the answer.
 pub struct How {
@@ -72,78 +70,44 @@ impl Exchange<'_> {
     ) -> Result<bool, ClientGone> {
         let now = self.edge.clock.now();
         let meta = &stored.meta;
-        let body = match &stored.body {
-            Body::Inline(bytes) => vec![bytes.clone()],
-            Body::Parts { .. } => match self.edge.store.body(stored) {
-                Some(pieces) => pieces,
-                None => return Ok(false),
-            },
-        };
         let length = stored.body.length();
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        let is_empty = self.request.method == Method::HEAD || without_body(meta.status);
+        let selection = if is_empty { Selection::Whole } else { cache::select(&view, meta, length) };
         self.note_cache(how, Some((meta, now)));
         if self.deliver_precondition(sink, meta, now).await? {
             return Ok(true);
         }
-        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
-        let selection = cache::select(&view, meta, length);
-        let mut outgoing = self.reusing(meta, now);
-        let is_head = self.request.method == Method::HEAD;
-        match selection {
-            Selection::Whole => {
-                let empty = is_head || without_body(meta.status);
-                let length = if empty {
-                    Length::None { announced: (!without_body(meta.status)).then_some(length) }
-                } else {
-                    Length::Known(length)
-                };
-                self.send_head(sink, OutgoingHead { status: meta.status, fields: outgoing, length, close: false })
-                    .await?;
-                if !empty {
-                    for piece in body {
-                        sink.body(piece).await?;
+        // All parts at once: from here on nothing can be evicted under the answer.
+        let mut parts = Vec::new();
+        if !is_empty && matches!(stored.body, Body::Parts(_)) {
+            for range in selection.ranges(length) {
+                match self.edge.store.bytes(stored, range) {
+                    Some(pieces) => parts.push(pieces),
+                    None => return Ok(false),
+                }
+            }
+        }
+        let (mut head, body) = compose(&selection, meta.status, self.reusing(meta, now), length);
+        if is_empty {
+            head.length = Length::None { announced: (!without_body(meta.status)).then_some(length) };
+        }
+        self.send_head(sink, head).await?;
+        if !is_empty {
+            let mut parts = parts.into_iter();
+            for stretch in body {
+                match (stretch, &stored.body) {
+                    (Stretch::Text(text), _) => sink.body(text).await?,
+                    // Both ends were checked against the length when the ranges were selected.
+                    (Stretch::Of(range), Body::Inline(bytes)) => {
+                        sink.body(bytes.slice(range.start as usize..range.end as usize)).await?;
+                    }
+                    (Stretch::Of(_), Body::Parts(_)) => {
+                        for piece in parts.next().into_iter().flatten() {
+                            sink.body(piece).await?;
+                        }
                     }
                 }
-            }
-            Selection::Single(range) => {
-                outgoing.insert(CONTENT_RANGE, cache::content_range(&range, length));
-                let known = Length::Known(range.end - range.start);
-                let head =
-                    OutgoingHead { status: StatusCode::PARTIAL_CONTENT, fields: outgoing, length: known, close: false };
-                self.send_head(sink, head).await?;
-                for piece in cut(&body, range.start, range.end) {
-                    sink.body(piece).await?;
-                }
-            }
-            Selection::Many(ranges) => {
-                let content_type = outgoing.insert(CONTENT_TYPE, cache::multipart_content_type(BOUNDARY));
-                let mut pieces = Vec::new();
-                for range in &ranges {
-                    pieces.push(cache::part_head(BOUNDARY, content_type.as_ref(), range, length).into());
-                    pieces.extend(cut(&body, range.start, range.end));
-                }
-                pieces.push(Bytes::from(cache::multipart_end(BOUNDARY)));
-                let total = pieces.iter().map(|piece| piece.len() as u64).sum();
-                let head = OutgoingHead {
-                    status: StatusCode::PARTIAL_CONTENT,
-                    fields: outgoing,
-                    length: Length::Known(total),
-                    close: false,
-                };
-                self.send_head(sink, head).await?;
-                for piece in pieces {
-                    sink.body(piece).await?;
-                }
-            }
-            Selection::Unsatisfiable => {
-                outgoing.insert(CONTENT_RANGE, cache::unsatisfied_range(length));
-                outgoing.remove(CONTENT_TYPE);
-                let head = OutgoingHead {
-                    status: StatusCode::RANGE_NOT_SATISFIABLE,
-                    fields: outgoing,
-                    length: Length::Known(0),
-                    close: false,
-                };
-                self.send_head(sink, head).await?;
             }
         }
         sink.end().await?;
@@ -169,11 +133,17 @@ impl Exchange<'_> {
             Some(length) => Length::Known(length),
             None => Length::Unknown,
         };
-        let fields = match filling.own {
+        let mut fields = match filling.own {
             Some(own) => self.first_use(own, meta, now),
             None => self.reusing(meta, now),
         };
-        self.send_head(sink, OutgoingHead { status: meta.status, fields, length, close: false }).await?;
+        let mut status = meta.status;
+        if let Some(span) = &filling.coming.span {
+            status = StatusCode::PARTIAL_CONTENT;
+            let range = cache::content_range(&span.range(), span.length);
+            fields.entry(CONTENT_RANGE).or_insert(range);
+        }
+        self.send_head(sink, OutgoingHead { status, fields, length, close: false }).await?;
         let mut reader = filling.reader;
         if matches!(length, Length::None { .. }) || self.deliver_body(sink, &mut reader).await? {
             sink.end().await?;
@@ -283,7 +253,7 @@ impl Exchange<'_> {
     }
 
     /// Evaluates the client's preconditions; true when they have been the answer (RFC 9110 13.2).
-    async fn deliver_precondition<S: ResponseSink>(
+    pub async fn deliver_precondition<S: ResponseSink>(
         &mut self,
         sink: &mut S,
         meta: &Meta,
@@ -315,7 +285,7 @@ impl Exchange<'_> {
     }
 
     /// The fields of an answer made from a stored head.
-    fn reusing(&self, meta: &Meta, now: SystemTime) -> HeaderMap {
+    pub fn reusing(&self, meta: &Meta, now: SystemTime) -> HeaderMap {
         let mut outgoing = meta.fields.clone();
         outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
         self.finish_fields(&mut outgoing, meta);
@@ -324,7 +294,7 @@ impl Exchange<'_> {
 
     /// The fields of an answer that has just come for this client: it has an age only if it came from another cache,
     /// or slowly.
-    fn first_use(&self, own: HeaderMap, meta: &Meta, now: SystemTime) -> HeaderMap {
+    pub fn first_use(&self, own: HeaderMap, meta: &Meta, now: SystemTime) -> HeaderMap {
         let mut outgoing = own;
         match meta.age(now).as_secs() {
             0 => outgoing.remove(AGE),
@@ -352,7 +322,7 @@ impl Exchange<'_> {
         fields::sign_answer(outgoing, &self.request.id);
     }
 
-    async fn send_head<S: ResponseSink>(&mut self, sink: &mut S, mut head: OutgoingHead) -> Result<(), ClientGone> {
+    pub async fn send_head<S: ResponseSink>(&mut self, sink: &mut S, mut head: OutgoingHead) -> Result<(), ClientGone> {
         head.close |= self.edge.is_draining();
         self.trace.status = head.status.as_u16();
         self.trace.first_byte = Some(self.request.started.elapsed());
@@ -364,38 +334,4 @@ impl Exchange<'_> {
 /// Statuses whose responses never have a body (RFC 9110 6.4.1).
 fn without_body(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
-}
-
-/// The bytes from `start` to `end` of a body in pieces.
-fn cut(pieces: &[Bytes], start: u64, end: u64) -> Vec<Bytes> {
-    let mut offset = 0;
-    let mut found = Vec::new();
-    for piece in pieces {
-        let length = piece.len() as u64;
-        let from = start.saturating_sub(offset).min(length) as usize;
-        let to = end.saturating_sub(offset).min(length) as usize;
-        if from < to {
-            found.push(piece.slice(from..to));
-        }
-        offset += length;
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_is_cut_over_the_seams_of_pieces() {
-        let pieces = [
-            Bytes::from_static(b"0123"),
-            Bytes::from_static(b""),
-            Bytes::from_static(b"4567"),
-            Bytes::from_static(b"89"),
-        ];
-        for (start, end, expected) in [(0, 10, "0123456789"), (2, 5, "234"), (4, 8, "4567"), (9, 10, "9"), (3, 3, "")] {
-            assert_eq!(cut(&pieces, start, end).concat(), expected.as_bytes(), "{start}..{end}");
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Step 3 on a cached route: what is stored, may it be used, and who fetches what is not.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, Method,
@@ -14,36 +14,57 @@ use super::{
     downstream::{ClientGone, RequestBody, ResponseSink},
     exchange::Exchange,
     fetch::OriginRequest,
-    refill::{Filling, Own, Refill, TOLD_MAX, Told},
+    refill::{Ask, Condition, Filling, Own, PartOf, Refill, TOLD_MAX, Told},
     routing::Route,
     synth::Refusal,
 };
 use crate::{
     cache::{
         self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Precondition, Reason,
-        RequestDirectives, RequestView, Reuse, VariantKey, Vary,
+        RequestDirectives, RequestView, Reuse, Selection, VariantKey, Vary,
     },
-    store::{Failure, Fill, Found, Joined, Lookup, Outcome, Place, Reader},
+    store::{Body, Coming, Failure, Fill, Found, Joined, Lookup, Outcome, Place, Reader, Stored},
     telemetry::CacheResult,
     upstream::Pool,
 };
 
-/// Fetches that one request may begin or join: its own, one more after a failure it had no part in, and one more for
-/// its own variant.
-const FETCHES_MAX: u32 = 3;
+/// Fetches that one request may begin or join: its own, one more after a failure it had no part in, one more for
+/// its own variant, and one more for the whole where a part was no success.
+const FETCHES_MAX: u32 = 4;
 
 /// What the lookup found out, for whoever fetches.
-struct Wanted {
-    policy: Arc<Policy>,
+pub struct Wanted {
+    pub policy: Arc<Policy>,
     route: Arc<Route>,
     pool: Arc<Pool>,
     sticky: Option<String>,
-    key: Arc<Key>,
+    pub key: Arc<Key>,
     directives: RequestDirectives,
     /// Stored, but not to be used as it is.
     stale: Option<Found>,
+    /// Stored, but not all that is asked for.
+    holding: Option<Found>,
+    /// Asking for parts has been no success.
+    whole_only: bool,
     fwd: Fwd,
     detail: Option<Reason>,
+}
+
+impl Wanted {
+    /// Fills are shared per key and range; a variant that does not fit its waiter is found out at the head.
+    pub fn fill_id(&self, ask: &Ask) -> u128 {
+        self.key.hash() ^ ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()))
+    }
+
+    /// The fill that those share who want this variant while another one is coming.
+    fn variant_fill_id(&self, ask: &Ask, vary: &Vary, request: &HeaderMap) -> u128 {
+        self.fill_id(ask) ^ xxh3_128(VariantKey::of(vary, request).as_bytes())
+    }
+
+    /// What a purge of the URL names.
+    pub fn url(&self, seed: u64) -> u128 {
+        self.key.url_hash(seed)
+    }
 }
 
 /// What came of a fetch that this request began or joined.
@@ -94,6 +115,8 @@ impl Exchange<'_> {
             key,
             directives,
             stale: None,
+            holding: None,
+            whole_only: false,
             fwd: Fwd::UriMiss,
             detail: None,
         };
@@ -111,8 +134,8 @@ impl Exchange<'_> {
             wanted.detail
         } else if self.request.method == Method::HEAD {
             Some(Reason::Method)
-        } else if self.request.fields.contains_key(RANGE) && wanted.stale.is_none() {
-            // The whole is fetched only where no range was asked for.
+        } else if self.request.fields.contains_key(IF_RANGE) && wanted.stale.is_none() && wanted.holding.is_none() {
+            // Which of two answers it is, the client's own validator says.
             Some(Reason::Partial)
         } else {
             None
@@ -180,6 +203,16 @@ impl Exchange<'_> {
             (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Conditional));
             return Ok(false);
         }
+        if !matches!(reuse, Reuse::Unusable(_)) && self.missing(&found.stored).is_some() {
+            (wanted.fwd, wanted.detail) = match reuse {
+                Reuse::Validate(reason) => (Fwd::Stale, Some(reason)),
+                _ => (Fwd::Partial, None),
+            };
+            // Without a strong validator nothing can be added to it, and nothing that is stale can be kept.
+            let is_usable = as_it_is || cache::has_strong_validator(meta);
+            wanted.holding = Some(found).filter(|_| is_usable);
+            return Ok(false);
+        }
         match reuse {
             Reuse::Fresh => self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit)).await,
             Reuse::StaleAllowed => {
@@ -191,7 +224,7 @@ impl Exchange<'_> {
                 self.deliver_stored(sink, &found.stored, how).await
             }
             Reuse::Validate(reason) => {
-                let id = fill_id(&wanted.key);
+                let id = wanted.fill_id(&self.ask_for(wanted));
                 if self.edge.store.is_failing(id, Instant::now()) && self.covers_error(wanted, &found) {
                     // It failed a moment ago: nobody waits for the next failure (contract: Stale).
                     let how = How::hit(CacheResult::StaleError).stale(&found);
@@ -218,20 +251,73 @@ impl Exchange<'_> {
         cache::may_answer_error(&found.stored.meta, &wanted.directives, &wanted.policy, now, found.soft_purged)
     }
 
-    /// Validates while the stale answer is already on its way; one fetch at a time.
-    fn revalidate_behind(&self, wanted: &Wanted, found: &Found) {
-        let id = fill_id(&wanted.key);
-        if self.edge.store.is_failing(id, Instant::now()) {
-            return;
+    /// Which of the bytes that this request gets are not here.
+    fn missing(&self, stored: &Stored) -> Option<Range<u64>> {
+        if matches!(stored.body, Body::Inline(_)) || self.request.method == Method::HEAD {
+            return None;
         }
-        if let Joined::Writer(fill) = self.edge.store.join_fill(id, wanted.key.url_hash(self.edge.store.seed())) {
-            self.refill(wanted, id, fill, Some(found.clone()), None);
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        if cache::evaluate(&view, &stored.meta) == Precondition::NotModified {
+            return None;
+        }
+        let length = stored.body.length();
+        let ranges = cache::select(&view, &stored.meta, length).ranges(length);
+        ranges.into_iter().find_map(|range| self.edge.store.hole(stored, range))
+    }
+
+    /// What to ask the origin for: what is missing, the client's range, the first slice of what may be large, or all.
+    fn ask_for(&self, wanted: &Wanted) -> Ask {
+        let fields = &self.request.fields;
+        // A range under `If-Range` is one of two answers; what is asked for is the one for everybody.
+        let is_plain = self.request.method == Method::GET && !fields.contains_key(IF_RANGE);
+        let range = fields.get(RANGE).filter(|_| is_plain).cloned();
+        if let Some(found) = &wanted.holding
+            && let Some(missing) = self.missing(&found.stored)
+        {
+            let meta = found.stored.meta.clone();
+            let length = found.stored.body.length();
+            let is_strong = cache::has_strong_validator(&meta);
+            let part_of = |condition| PartOf { meta, length, condition };
+            match wanted.policy.slice {
+                Some(slice) if is_strong => {
+                    let start = missing.start / slice * slice;
+                    return Ask::missing(start..length.min(start + slice), part_of(Condition::Match));
+                }
+                None if is_strong => return Ask::missing(missing, part_of(Condition::Range)),
+                _ if range.is_none() && missing.end == length => {
+                    return Ask::missing(missing, part_of(Condition::None));
+                }
+                _ => {}
+            }
+        }
+        let slice = wanted.policy.slice.filter(|_| is_plain && !wanted.whole_only);
+        let first = range.as_ref().map_or(Some(0), cache::first_position);
+        match (slice, first) {
+            (Some(slice), Some(first)) => {
+                let range = cache::slices(&(first..first.saturating_add(1)), slice, None);
+                Ask { range: Some(cache::range_field(&range, None)), part_of: None, is_the_clients: false }
+            }
+            _ => Ask { is_the_clients: range.is_some(), range, part_of: None },
         }
     }
 
-    fn refill(
+    /// Validates while the stale answer is already on its way; one fetch at a time.
+    fn revalidate_behind(&self, wanted: &Wanted, found: &Found) {
+        let ask = self.ask_for(wanted);
+        let id = wanted.fill_id(&ask);
+        if self.edge.store.is_failing(id, Instant::now()) {
+            return;
+        }
+        if let Joined::Writer(fill) = self.edge.store.join_fill(id, wanted.url(self.edge.store.seed())) {
+            self.refill(wanted, ask, id, fill, Some(found.clone()), None);
+        }
+    }
+
+    /// Begins a fetch for the store.
+    pub fn refill(
         &self,
         wanted: &Wanted,
+        ask: Ask,
         fill_id: u128,
         fill: Arc<Fill>,
         validating: Option<Found>,
@@ -248,12 +334,14 @@ impl Exchange<'_> {
             pool: Arc::clone(&wanted.pool),
             policy: Arc::clone(&wanted.policy),
             metrics,
+            ask,
             request,
             selecting: self.request.fields.clone(),
             place: Place {
                 key: Arc::clone(&wanted.key),
                 url: wanted.key.url_hash(self.edge.store.seed()),
                 position: self.edge.store.position(),
+                variants_max: wanted.policy.variants_max,
             },
             fill_id,
             fill,
@@ -265,24 +353,29 @@ impl Exchange<'_> {
 
     /// Begins a fetch or waits for the one that runs, and answers from it.
     async fn answer_from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
-        let mut id = fill_id(&wanted.key);
-        let mut collapse = !self.wants_its_own(&wanted) && !self.edge.store.is_uncollapsible(id, Instant::now());
+        let mut variant: Option<Arc<Coming>> = None;
+        let mut collapse = !self.wants_its_own(&wanted);
         let mut failure = Failure::INTERNAL;
         for _ in 0..FETCHES_MAX {
-            let joined = if collapse {
-                self.edge.store.join_fill(id, wanted.key.url_hash(self.edge.store.seed()))
-            } else {
-                Joined::Full
+            let ask = self.ask_for(&wanted);
+            let is_the_clients = ask.is_the_clients;
+            let is_part_of = ask.part_of.is_some();
+            let id = match &variant {
+                Some(other) => wanted.variant_fill_id(&ask, other.meta.vary(), &self.request.fields),
+                None => wanted.fill_id(&ask),
             };
+            collapse &= !self.edge.store.is_uncollapsible(id, Instant::now());
+            let joined =
+                if collapse { self.edge.store.join_fill(id, wanted.url(self.edge.store.seed())) } else { Joined::Full };
             let (fill, is_writer) = match joined {
                 Joined::Writer(fill) => (fill, true),
                 Joined::Waiter(fill) => (fill, false),
                 Joined::Full => (Fill::new(), true),
             };
             let brought = if is_writer {
-                self.as_writer(&wanted, id, fill, sink).await?
+                self.as_writer(&wanted, ask, id, fill, sink).await?
             } else {
-                self.as_waiter(&wanted, id, fill, sink).await?
+                self.as_waiter(&wanted, ask, id, fill, sink).await?
             };
             let Some(Brought { outcome, reader, is_writer, own }) = brought else { return Ok(()) };
             match outcome {
@@ -295,7 +388,25 @@ impl Exchange<'_> {
                     let mut how = How::forwarded(result, wanted.fwd, wanted.detail);
                     how.status.stored = is_writer;
                     how.status.collapsed = !is_writer;
-                    return self.deliver_filling(sink, Filling { coming, own, reader }, how).await;
+                    let selection = self.selection(&coming);
+                    let Some(span) = coming.span else {
+                        return match selection {
+                            Selection::Whole => self.deliver_filling(sink, Filling { coming, own, reader }, how).await,
+                            _ => self.deliver_parts(sink, &wanted, &coming, reader, &selection, how).await,
+                        };
+                    };
+                    if is_the_clients {
+                        return self.deliver_filling(sink, Filling { coming, own, reader }, how).await;
+                    }
+                    let mut ranges = selection.ranges(span.length).into_iter();
+                    if cache::has_strong_validator(&coming.meta) || ranges.all(|range| span.covers(&range)) {
+                        if wanted.holding.is_some() {
+                            how.result = CacheResult::Partial;
+                        }
+                        return self.deliver_parts(sink, &wanted, &coming, reader, &selection, how).await;
+                    }
+                    // Nothing more could be asked for under it.
+                    (wanted.holding, wanted.stale, wanted.whole_only) = (None, None, true);
                 }
                 Outcome::Freshened(stored) if stored.is_selected_by(&self.request.fields) => {
                     let mut how = How::forwarded(CacheResult::Revalidated, wanted.fwd, wanted.detail);
@@ -305,19 +416,28 @@ impl Exchange<'_> {
                     if self.deliver_stored(sink, &stored, how).await? {
                         return Ok(());
                     }
-                    // Its body was evicted in this very moment: fetch the whole.
+                    // Some of its body was evicted in this very moment: fetch that.
                     wanted.stale = None;
+                    wanted.holding = self.edge.store.found(&wanted.key, &self.request.fields);
                     collapse = false;
                 }
                 // Another variant is coming: those who want this one share a fetch of their own.
                 Outcome::Storing(coming) if !is_writer => {
-                    id = variant_fill_id(&wanted.key, coming.meta.vary(), &self.request.fields);
-                    wanted.stale = None;
+                    variant = Some(coming);
+                    (wanted.stale, wanted.holding) = (None, None);
                     wanted.fwd = Fwd::VaryMiss;
+                }
+                Outcome::Changed => {
+                    if let Some(found) = wanted.holding.take() {
+                        self.edge.store.remove(&found.stored);
+                    }
+                    wanted.stale = None;
+                    // Who asked for a first slice in vain asks for the whole; a file that changed starts anew.
+                    wanted.whole_only = !is_part_of;
                 }
                 // Not for sharing: each for itself, all at once.
                 Outcome::Storing(_) | Outcome::Freshened(_) | Outcome::Released(_) => {
-                    wanted.stale = None;
+                    (wanted.stale, wanted.holding) = (None, None);
                     collapse = false;
                 }
                 Outcome::Failed(failed) => {
@@ -341,6 +461,19 @@ impl Exchange<'_> {
         self.deliver_refusal(sink, &Refusal::Origin(failure)).await
     }
 
+    /// What this request gets of what is coming.
+    fn selection(&self, coming: &Coming) -> Selection {
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        match coming.span.map(|span| span.length).or(coming.length) {
+            Some(length) => match cache::select(&view, &coming.meta, length) {
+                // What is coming comes in its order.
+                Selection::Many(ranges) if !ranges.is_sorted_by_key(|range| range.start) => Selection::Whole,
+                selection => selection,
+            },
+            None => Selection::Whole,
+        }
+    }
+
     /// Must this request not be answered by a fetch that began before it?
     fn wants_its_own(&self, wanted: &Wanted) -> bool {
         wanted.fwd == Fwd::Request || self.request.fields.contains_key(IF_RANGE)
@@ -350,13 +483,14 @@ impl Exchange<'_> {
     async fn as_writer<S: ResponseSink>(
         &mut self,
         wanted: &Wanted,
+        ask: Ask,
         id: u128,
         fill: Arc<Fill>,
         sink: &mut S,
     ) -> Result<Option<Brought>, ClientGone> {
         let reader = fill.reader();
         let (client, mut told) = mpsc::channel(TOLD_MAX);
-        self.refill(wanted, id, Arc::clone(&fill), wanted.stale.clone(), Some(client));
+        self.refill(wanted, ask, id, Arc::clone(&fill), wanted.stale.clone(), Some(client));
         // The task always tells the end or drops its side: every step of it has a deadline.
         let own = loop {
             match told.recv().await {
@@ -390,6 +524,7 @@ impl Exchange<'_> {
     async fn as_waiter<S: ResponseSink>(
         &mut self,
         wanted: &Wanted,
+        ask: Ask,
         id: u128,
         fill: Arc<Fill>,
         sink: &mut S,
@@ -409,9 +544,8 @@ impl Exchange<'_> {
                     return Ok(None);
                 }
                 CollapseExpired::Fetch if fill.take_second_writer(Instant::now(), collapse.wait) => {
-                    let url = wanted.key.url_hash(self.edge.store.seed());
-                    let second = self.edge.store.replace_fill(id, url, &fill);
-                    return self.as_writer(wanted, id, second, sink).await;
+                    let second = self.edge.store.replace_fill(id, wanted.url(self.edge.store.seed()), &fill);
+                    return self.as_writer(wanted, ask, id, second, sink).await;
                 }
                 CollapseExpired::Fetch => {}
             }
@@ -434,16 +568,6 @@ impl How {
         self.soft_purged = found.soft_purged;
         self
     }
-}
-
-/// Fills are shared per key; a variant that does not fit its waiter is found out at the head.
-fn fill_id(key: &Key) -> u128 {
-    key.hash()
-}
-
-/// The fill that those share who want this variant while another one is coming.
-fn variant_fill_id(key: &Key, vary: &Vary, request: &HeaderMap) -> u128 {
-    key.hash() ^ xxh3_128(VariantKey::of(vary, request).as_bytes())
 }
 
 fn policy_ignores_clients(policy: &Policy) -> bool {

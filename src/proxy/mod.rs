@@ -4,7 +4,7 @@
 //! 2. [`route`]: which route.
 //! 3. [`lookup`]: key, stored response, may it be used?
 //! 4. [`fetch`]: one exchange with an origin, with retries. [`refill`] runs it for the store, [`pass`] for one client.
-//! 5. [`deliver`]: the answer, from whatever there is.
+//! 5. [`deliver`]: the answer, from whatever there is; [`partial`] puts one together.
 //! 6. [`synth`]: every answer we make ourselves. [`log`]: one record and one count per request.
 //!
 //! Steps hold no policy: what may be stored or reused is said by [`crate::cache`], where to go by
@@ -18,6 +18,7 @@ pub mod fields;
 pub mod ids;
 pub mod log;
 pub mod lookup;
+pub mod partial;
 pub mod pass;
 pub mod receive;
 pub mod refill;

@@ -1,12 +1,13 @@
 //! A fetch for the store, in a task of its own: it streams to every reader and outlives its client.
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use http::{
-    HeaderMap, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
 };
 use tokio::sync::mpsc;
@@ -16,7 +17,9 @@ use super::{
     fetch::{self, INTERIM_MAX, Interim, OriginRequest, OriginResponse, Payload, Seen},
 };
 use crate::{
-    cache::{self, LifetimeSource, Meta, Policy, Reason, RequestDirectives, RequestView, ResponseView, VariantKey},
+    cache::{
+        self, LifetimeSource, Meta, Policy, Reason, RequestDirectives, RequestView, ResponseView, Span, VariantKey,
+    },
     store::{Broken, Coming, Failure, Fill, Found, Outcome, Place, Reader},
     telemetry::RouteMetrics,
     upstream::Pool,
@@ -35,12 +38,66 @@ pub struct Filling {
     pub reader: Reader,
 }
 
+/// Which bytes of the representation are asked for.
+pub struct Ask {
+    /// `Range`; `None`: all.
+    pub range: Option<HeaderValue>,
+    /// What they are a part of, where that is known.
+    pub part_of: Option<PartOf>,
+    /// Is it what the client itself asked for?
+    pub is_the_clients: bool,
+}
+
+/// A representation of which more is asked for.
+pub struct PartOf {
+    pub meta: Meta,
+    pub length: u64,
+    pub condition: Condition,
+}
+
+/// What makes sure that it is still the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing can: there is no strong validator. An origin that sends all of it is what is hoped for.
+    None,
+    /// `If-Range`: the whole comes if not.
+    Range,
+    /// `If-Match` or `If-Unmodified-Since`: nothing comes if not.
+    Match,
+}
+
+impl Ask {
+    pub fn whole() -> Self {
+        Self { range: None, part_of: None, is_the_clients: false }
+    }
+
+    /// What is missing of what is there.
+    pub fn missing(range: Range<u64>, part_of: PartOf) -> Self {
+        let field = cache::range_field(&range, Some(part_of.length));
+        Self { range: Some(field), part_of: Some(part_of), is_the_clients: false }
+    }
+}
+
+impl PartOf {
+    fn field(&self) -> Option<(HeaderName, HeaderValue)> {
+        let validator = cache::strong_validator(&self.meta)?.clone();
+        let name = match (self.condition, self.meta.etag()) {
+            (Condition::None, _) => return None,
+            (Condition::Range, _) => IF_RANGE,
+            (Condition::Match, Some(_)) => IF_MATCH,
+            (Condition::Match, None) => IF_UNMODIFIED_SINCE,
+        };
+        Some((name, validator))
+    }
+}
+
 /// Everything that the task needs; nothing of the client's connection.
 pub struct Refill {
     pub edge: Arc<Edge>,
     pub pool: Arc<Pool>,
     pub policy: Arc<Policy>,
     pub metrics: Arc<RouteMetrics>,
+    pub ask: Ask,
     /// As it goes to the origin; conditionals and ranges of the client have no part in it.
     pub request: OriginRequest,
     /// The client's fields: what `Vary` selects by.
@@ -112,8 +169,13 @@ impl Refill {
         for name in [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE] {
             self.request.fields.remove(name);
         }
+        if let Some(range) = &self.ask.range {
+            self.request.fields.insert(RANGE, range.clone());
+        }
         let unconditional = self.request.fields.clone();
-        if let Some(found) = &self.validating {
+        if let Some(part_of) = &self.ask.part_of {
+            self.request.fields.extend(part_of.field());
+        } else if let Some(found) = &self.validating {
             for (name, value) in cache::conditional_fields(&found.stored.meta) {
                 self.request.fields.insert(name, value);
             }
@@ -197,8 +259,18 @@ impl Refill {
             self.failed(failure, response.seen.clone());
             return;
         }
-        match self.storable(&response) {
-            Ok(meta) => self.bring(response, meta).await,
+        let of_ours = self.ask.range.is_some() && !self.ask.is_the_clients;
+        let is_refused = matches!(response.status, StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE);
+        let is_part = response.status == StatusCode::PARTIAL_CONTENT && self.ask.range.is_some();
+        let judged =
+            if is_part { self.storable_part(&response) } else { self.storable(&response).map(|meta| (meta, None)) };
+        match judged {
+            Ok((meta, span)) => self.bring(response, meta, span).await,
+            // A part that the client did not ask for is no answer for it either.
+            Err(_) if of_ours && (is_part || is_refused) => {
+                self.fill.decide(Outcome::Changed);
+                self.tell(response.seen, Own::Nothing);
+            }
             Err(reason) => {
                 if let Some(found) = &self.validating
                     && !response.status.is_server_error()
@@ -225,13 +297,34 @@ impl Refill {
     fn storable(&self, response: &OriginResponse) -> Result<Meta, Reason> {
         let view = ResponseView { status: response.status, fields: &response.fields, complete_length: response.length };
         let meta = cache::store(&self.view(&Method::GET), &view, response.times, &self.policy)?;
+        self.shareable(response, meta, self.object_max())
+    }
+
+    /// Of a 206 that was asked for: the head of what it is a part of, and which part.
+    fn storable_part(&self, response: &OriginResponse) -> Result<(Meta, Option<Span>), Reason> {
+        let view = ResponseView { status: response.status, fields: &response.fields, complete_length: response.length };
+        let request = self.view(&Method::GET);
+        let (meta, span) = match &self.ask.part_of {
+            Some(part_of) => {
+                let meta = cache::combine(&part_of.meta, &request, &view, response.times, &self.policy)?;
+                let span = Span::of(&response.fields).filter(|span| span.length == part_of.length);
+                (meta, span.ok_or(Reason::ValidatorMismatch)?)
+            }
+            None => cache::store_part(&request, &view, response.times, &self.policy)?,
+        };
+        // Slices are units of their own, however large the whole may be.
+        let max = if self.policy.slice.is_some() { u64::MAX } else { self.object_max() };
+        Ok((self.shareable(response, meta, max)?, Some(span)))
+    }
+
+    fn shareable(&self, response: &OriginResponse, meta: Meta, max: u64) -> Result<Meta, Reason> {
         if self.selecting.contains_key(http::header::COOKIE) && !is_explicit(meta.lifetime().source) {
             return Err(Reason::CookieForwarded);
         }
         if response.framing == Framing::UntilClose {
             return Err(Reason::CloseDelimited);
         }
-        if response.length.is_some_and(|length| length > self.object_max()) {
+        if response.length.is_some_and(|length| length > max) {
             return Err(Reason::TooLarge);
         }
         Ok(meta)
@@ -242,10 +335,10 @@ impl Refill {
     }
 
     /// Reads the body, to everybody at once, and publishes it when it is whole.
-    async fn bring(&mut self, response: OriginResponse, meta: Meta) {
+    async fn bring(&mut self, response: OriginResponse, meta: Meta, span: Option<Span>) {
         let variant = VariantKey::of(meta.vary(), &self.selecting);
         self.edge.store.clear_uncollapsible(self.fill_id);
-        let coming = Coming { meta: meta.clone(), length: response.length, variant: variant.clone() };
+        let coming = Coming { meta: meta.clone(), length: response.length, span, variant: variant.clone() };
         self.fill.decide(Outcome::Storing(Arc::new(coming)));
         self.tell(response.seen, Own::Head(response.fields));
         let mut body = response.body;
@@ -280,7 +373,14 @@ impl Refill {
             }
         }
         if storing && let Some(chunks) = self.fill.collected() {
-            self.edge.store.publish(self.place.clone(), meta, variant, &chunks);
+            match span {
+                None => _ = self.edge.store.publish(self.place.clone(), meta, variant, &chunks),
+                Some(span) if length == span.end - span.start => {
+                    self.edge.store.publish_part(self.place.clone(), meta, variant, &span, &chunks);
+                }
+                // Not the bytes that the head spoke of.
+                Some(_) => {}
+            }
         }
         self.fill.finish(Ok(()));
         body.release(&self.edge);

@@ -15,7 +15,7 @@ use http::StatusCode;
 use tokio::sync::Notify;
 
 use super::Stored;
-use crate::cache::{Meta, Reason, VariantKey};
+use crate::cache::{Meta, Reason, Span, VariantKey};
 
 /// What a body that is not going to be stored may hold in memory; a reader further behind is cut off.
 pub const BEHIND_MAX: u64 = 16 * 1024 * 1024;
@@ -27,6 +27,8 @@ pub enum Outcome {
     Storing(Arc<Coming>),
     /// A 304 freshened what was stored.
     Freshened(Arc<Stored>),
+    /// What was asked for as a part of what is stored is no part of it any more: begin anew.
+    Changed,
     /// Not for sharing: every reader fetches for itself; the writer's client takes what came.
     Released(Reason),
     /// There is no answer.
@@ -37,8 +39,10 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Coming {
     pub meta: Meta,
-    /// Of the body, if the origin said.
+    /// Of the body that comes, if the origin said.
     pub length: Option<u64>,
+    /// Which bytes come, of a 206; `None`: all.
+    pub span: Option<Span>,
     /// What selected it.
     pub variant: VariantKey,
 }

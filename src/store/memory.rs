@@ -3,24 +3,25 @@
 //! `families` holds, per cache key, the variants with their heads and small bodies; `parts` holds large bodies in
 //! parts. Freshness is the law's business: nothing here expires by time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
 use moka::{notification::RemovalCause, ops::compute::Op, sync::Cache};
 use prometheus::IntCounter;
 
-use super::{Body, Stored, config};
+use super::{Body, Part, Parts, Stored, config};
 use crate::telemetry::Metrics;
 
 /// A body up to this size lies beside its head; a larger one is cut into parts.
 pub const INLINE_MAX: u64 = 64 * 1024;
 /// The unit of large bodies.
 pub const PART_BYTES: usize = 1024 * 1024;
-/// Variants of one key; the oldest goes first.
-pub const VARIANTS_MAX: usize = 64;
 /// What one entry costs beyond its bytes: moka's node, the `Arc`s, our structs (measured: about 600).
 const OVERHEAD: u64 = 600;
 /// Of the tier's bytes, what large bodies may take.
@@ -40,8 +41,8 @@ impl Family {
 
 pub struct Memory {
     families: Cache<u128, Arc<Family>>,
-    parts: Cache<(u64, u32), Bytes>,
-    next_body: AtomicU64,
+    parts: Cache<u64, Bytes>,
+    next_part: AtomicU64,
     object_max: u64,
 }
 
@@ -69,7 +70,7 @@ impl Memory {
                 .weigher(|_, part: &Bytes| u32::try_from(part.len() as u64 + OVERHEAD).unwrap_or(u32::MAX))
                 .eviction_listener(move |_, _, cause| part_listener(cause))
                 .build(),
-            next_body: AtomicU64::new(0),
+            next_part: AtomicU64::new(0),
             object_max: config.object_max,
         }
     }
@@ -83,53 +84,115 @@ impl Memory {
         self.families.get(&key)
     }
 
-    /// Puts a body where it belongs by its size.
+    /// Puts a whole body where it belongs by its size.
     pub fn keep_body(&self, chunks: &[Bytes], length: u64) -> Body {
         if length <= INLINE_MAX {
             return Body::Inline(joined(chunks, length));
         }
-        let id = self.next_body.fetch_add(1, Ordering::Relaxed);
-        let mut part = BytesMut::with_capacity(PART_BYTES);
-        let mut count = 0;
+        Body::Parts(Parts::new(length, self.keep_parts(chunks, 0)))
+    }
+
+    /// Keeps some bytes of a body, the first of which is at `start`, as parts.
+    pub fn keep_parts(&self, chunks: &[Bytes], start: u64) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut at = start;
+        let mut keep = |bytes: Bytes| {
+            let id = self.next_part.fetch_add(1, Ordering::Relaxed);
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            self.parts.insert(id, bytes);
+            parts.push(Part { id, start: at, length });
+            at += u64::from(length);
+        };
+        let mut part = BytesMut::new();
         for chunk in chunks {
             let mut rest = &chunk[..];
             while !rest.is_empty() {
+                if part.capacity() == 0 {
+                    part.reserve(PART_BYTES);
+                }
                 let take = rest.len().min(PART_BYTES - part.len());
                 part.extend_from_slice(&rest[..take]);
                 rest = &rest[take..];
                 if part.len() == PART_BYTES {
-                    self.parts.insert((id, count), part.split().freeze());
-                    part.reserve(PART_BYTES);
-                    count += 1;
+                    keep(std::mem::take(&mut part).freeze());
                 }
             }
         }
         if !part.is_empty() {
-            self.parts.insert((id, count), Bytes::copy_from_slice(&part));
-            count += 1;
+            keep(Bytes::copy_from_slice(&part));
         }
-        Body::Parts { id, count, length }
+        parts
     }
 
-    /// The whole body, or nothing when a part of it has been evicted. The pieces stay readable from here on.
-    pub fn body(&self, body: &Body) -> Option<Vec<Bytes>> {
+    /// The bytes of `range`, or nothing when some of them are not here. What is given stays readable from here on.
+    pub fn bytes(&self, body: &Body, range: Range<u64>) -> Option<Vec<Bytes>> {
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let Read::Bytes(piece) = self.read(body, at) else { return None };
+            let piece = piece.slice(..piece.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX)));
+            at += piece.len() as u64;
+            pieces.push(piece);
+        }
+        Some(pieces)
+    }
+
+    /// What is here from `at` on, which must be before the end of the body.
+    pub fn read(&self, body: &Body, at: u64) -> Read {
         match body {
-            Body::Inline(bytes) => Some(vec![bytes.clone()]),
-            Body::Parts { id, count, .. } => (0..*count).map(|part| self.parts.get(&(*id, part))).collect(),
+            Body::Inline(bytes) => {
+                Read::Bytes(bytes.slice(usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len())..))
+            }
+            Body::Parts(parts) => match parts.at(at) {
+                Ok(part) => match self.parts.get(&part.id) {
+                    Some(bytes) => Read::Bytes(bytes.slice((at - part.start) as usize..)),
+                    None => Read::Hole { until: part.end() },
+                },
+                Err(until) => Read::Hole { until },
+            },
+        }
+    }
+
+    /// Is this part still here?
+    pub fn holds(&self, part: &Part) -> bool {
+        self.parts.contains_key(&part.id)
+    }
+
+    /// To where the bytes from `at` on are here, or to where they are not. As [`Memory::read`], without counting as a use.
+    pub fn hole(&self, body: &Body, at: u64) -> Result<u64, u64> {
+        match body {
+            Body::Inline(bytes) => Ok(bytes.len() as u64),
+            Body::Parts(parts) => match parts.at(at) {
+                Ok(part) if self.holds(&part) => Ok(part.end()),
+                Ok(part) => Err(part.end()),
+                Err(until) => Err(until),
+            },
         }
     }
 
     /// Adds a variant, replacing the one with the same selecting fields.
-    pub fn put(&self, stored: Arc<Stored>) {
-        self.families.entry(stored.key.hash()).and_compute_with(|present| {
-            let mut variants = vec![Arc::clone(&stored)];
-            if let Some(entry) = present {
-                let others = entry.into_value();
-                variants.extend(others.variants.iter().filter(|other| !other.is_same_variant(&stored)).cloned());
+    pub fn put(&self, stored: Arc<Stored>, variants_max: usize) {
+        self.put_with(stored.key.hash(), variants_max, |_| Arc::clone(&stored));
+    }
+
+    /// Adds the variant that `make` makes of those that are there, replacing the one with the same selecting fields.
+    pub fn put_with(&self, key: u128, variants_max: usize, make: impl FnOnce(&[Arc<Stored>]) -> Arc<Stored>) {
+        self.families.entry(key).and_compute_with(|present| {
+            let others = present.map(|entry| entry.into_value());
+            let others = others.as_ref().map_or(&[][..], |family| &family.variants);
+            let stored = make(others);
+            let mut variants = Vec::with_capacity(others.len() + 1);
+            for other in others {
+                if other.is_same_variant(&stored) {
+                    self.forget_parts(&other.body, Some(&stored.body));
+                } else {
+                    variants.push(Arc::clone(other));
+                }
             }
-            while variants.len() > VARIANTS_MAX {
+            variants.insert(0, stored);
+            while variants.len() > variants_max {
                 if let Some(oldest) = variants.pop() {
-                    self.forget_body(&oldest.body);
+                    self.forget_parts(&oldest.body, None);
                 }
             }
             Op::Put(Arc::new(Family { variants }))
@@ -148,15 +211,23 @@ impl Memory {
             if variants.is_empty() { Op::Remove } else { Op::Put(Arc::new(Family { variants })) }
         });
         if removed {
-            self.forget_body(&stored.body);
+            self.forget_parts(&stored.body, None);
         }
     }
 
-    fn forget_body(&self, body: &Body) {
-        if let Body::Parts { id, count, .. } = body {
-            for part in 0..*count {
-                self.parts.invalidate(&(*id, part));
+    /// Drops the parts of `body` that `successor` does not go on with.
+    fn forget_parts(&self, body: &Body, successor: Option<&Body>) {
+        let Body::Parts(parts) = body else { return };
+        let kept: &[Part] = match successor {
+            Some(Body::Parts(parts)) => parts.all(),
+            _ => &[],
+        };
+        for part in parts.all() {
+            let goes_on = kept.binary_search_by_key(&part.start, |other| other.start);
+            if goes_on.is_ok_and(|at| kept[at].id == part.id) {
+                continue;
             }
+            self.parts.invalidate(&part.id);
         }
     }
 
@@ -174,7 +245,16 @@ impl Memory {
     }
 }
 
-fn joined(chunks: &[Bytes], length: u64) -> Bytes {
+/// What a tier has from some offset on.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// At least one byte.
+    Bytes(Bytes),
+    /// Nothing before this offset.
+    Hole { until: u64 },
+}
+
+pub fn joined(chunks: &[Bytes], length: u64) -> Bytes {
     let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
     chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
     whole.freeze()

@@ -1,9 +1,11 @@
 //! Stored responses: a head and parts, found by key and variant; fills in progress; purge.
 //!
 //! What is read here has been looked at by the purge tables; whether it may be used for a request is the law's
-//! question ([`crate::cache`]). A body larger than `memory::INLINE_MAX` lies in parts, and a response that lost
-//! a part to eviction counts as not stored.
+//! question ([`crate::cache`]). A body larger than `memory::INLINE_MAX` lies in parts, and so does every body of which only
+//! some is here: a range that was asked for, slices, what eviction left. What is missing is fetched under the strong
+//! validator of what is there, or the whole is.
 
+mod body;
 mod config;
 mod fill;
 mod memory;
@@ -11,6 +13,7 @@ mod purge;
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,12 +26,14 @@ use http::HeaderMap;
 use moka::sync::Cache;
 use prometheus::IntGauge;
 
+pub use body::{Body, Part, Parts};
 pub use config::{Config, Memory};
 pub use fill::{BEHIND_MAX, Broken, Coming, Failure, Fill, Outcome, Reader};
+pub use memory::{INLINE_MAX, PART_BYTES, Read};
 pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, surrogate_hash};
 
 use crate::{
-    cache::{Key, Meta, VariantKey},
+    cache::{self, Key, Meta, Span, VariantKey},
     telemetry::Metrics,
 };
 
@@ -37,6 +42,9 @@ use crate::{
 const FILLS_MAX: usize = 10_000;
 /// Keys remembered as not collapsible, and keys remembered as failing.
 const REMEMBERED_MAX: u64 = 100_000;
+/// Variants that a freshening may leave: it adds one only where `Vary` changes, and the next new one brings the
+/// policy's maximum to bear.
+const FRESHENED_MAX: usize = 10_000;
 /// After a failure a key that may answer stale is tried again once in so long (contract: Stale).
 const FAILING_FOR: Duration = Duration::from_secs(1);
 
@@ -57,33 +65,12 @@ pub struct Stored {
     checked: AtomicU64,
 }
 
-/// Where the bytes of a body are.
-#[derive(Debug, Clone)]
-pub enum Body {
-    Inline(Bytes),
-    /// `count` parts of the memory tier's part cache.
-    Parts {
-        id: u64,
-        count: u32,
-        length: u64,
-    },
-}
-
-impl Body {
-    pub fn length(&self) -> u64 {
-        match self {
-            Self::Inline(bytes) => bytes.len() as u64,
-            Self::Parts { length, .. } => *length,
-        }
-    }
-}
-
 impl Stored {
     fn weight(&self) -> u64 {
         let head: usize = self.meta.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
         let body = match &self.body {
             Body::Inline(bytes) => bytes.len(),
-            Body::Parts { .. } => 0,
+            Body::Parts(parts) => size_of_val(parts.all()),
         };
         (head + body + self.key.text().len()) as u64
     }
@@ -121,6 +108,8 @@ pub struct Place {
     pub url: u128,
     /// The position when its fetch began.
     pub position: Position,
+    /// Variants of this key that may be stored; the oldest goes first.
+    pub variants_max: usize,
 }
 
 /// What a purge did here.
@@ -203,6 +192,14 @@ impl Store {
         if known { Lookup::VaryMiss } else { Lookup::Miss }
     }
 
+    /// [`Store::lookup`], where only what is there matters.
+    pub fn found(&self, key: &Key, request: &HeaderMap) -> Option<Found> {
+        match self.lookup(key, request) {
+            Lookup::Found(found) => Some(found),
+            Lookup::VaryMiss | Lookup::Miss => None,
+        }
+    }
+
     fn verdict(&self, stored: &Stored) -> PurgeVerdict {
         let position = self.purges.position();
         if stored.checked.load(Ordering::Acquire) == position {
@@ -215,13 +212,34 @@ impl Store {
         verdict
     }
 
-    /// The body in pieces, or nothing when a part of it is gone; then the response is forgotten.
-    pub fn body(&self, stored: &Arc<Stored>) -> Option<Vec<Bytes>> {
-        let body = self.memory.body(&stored.body);
-        if body.is_none() {
-            self.memory.remove(stored);
+    /// The bytes of `range`, or nothing when some of them are not here.
+    pub fn bytes(&self, stored: &Stored, range: Range<u64>) -> Option<Vec<Bytes>> {
+        self.memory.bytes(&stored.body, range)
+    }
+
+    /// What is here of a body from `at` on.
+    pub fn read(&self, stored: &Stored, at: u64) -> Read {
+        self.memory.read(&stored.body, at)
+    }
+
+    /// The first bytes of `range` that are not here.
+    pub fn hole(&self, stored: &Stored, range: Range<u64>) -> Option<Range<u64>> {
+        let mut at = range.start;
+        while at < range.end {
+            match self.memory.hole(&stored.body, at) {
+                Ok(end) => at = end,
+                Err(mut end) => {
+                    // What follows may be missing too.
+                    while end < range.end
+                        && let Err(further) = self.memory.hole(&stored.body, end)
+                    {
+                        end = further;
+                    }
+                    return Some(at..end.min(range.end));
+                }
+            }
         }
-        body
+        None
     }
 
     /// Stores a response whose body has come whole. Answers with the response also when a purge that came
@@ -229,18 +247,70 @@ impl Store {
     pub fn publish(&self, place: Place, meta: Meta, variant: VariantKey, chunks: &[Bytes]) -> Arc<Stored> {
         let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         let body = self.memory.keep_body(chunks, length);
-        self.put(place, meta, variant, body)
+        let variants_max = place.variants_max;
+        let stored = Arc::new(self.stored(place, meta, variant, body));
+        self.put(&stored, variants_max);
+        stored
+    }
+
+    /// Stores some bytes of a body, beside those that are stored already of the same one: they must have the same strong
+    /// validator (RFC 9111 3.4). Else they take the place of what is stored.
+    pub fn publish_part(&self, place: Place, meta: Meta, variant: VariantKey, span: &Span, chunks: &[Bytes]) {
+        let variants_max = place.variants_max;
+        let parts = self.memory.keep_parts(chunks, span.start);
+        let mut stored = self.stored(place, meta, variant, Body::Parts(Parts::new(span.length, parts.clone())));
+        if self.is_purged(&stored) {
+            return;
+        }
+        let alone = stored.body.clone();
+        self.memory.put_with(stored.key.hash(), variants_max, |others| {
+            let other =
+                others.iter().find(|other| other.is_same_variant(&stored) && other.key.text() == stored.key.text());
+            let mut joined = alone;
+            if let Some(other) = other
+                && other.body.length() == span.length
+                && cache::same_entity(&other.meta, &stored.meta)
+                && !matches!(self.verdict(other), PurgeVerdict::Hard)
+            {
+                joined = match &other.body {
+                    Body::Inline(bytes) => Body::Inline(bytes.clone()),
+                    // Too scattered: what is there stays.
+                    Body::Parts(there) => {
+                        Body::Parts(self.without_lost(there).with(&parts).unwrap_or_else(|| there.clone()))
+                    }
+                };
+            }
+            stored.body = self.inlined(joined);
+            Arc::new(stored)
+        });
+    }
+
+    /// Parts that were evicted make room for their successors.
+    fn without_lost(&self, parts: &Parts) -> Parts {
+        let here = parts.all().iter().filter(|part| self.memory.holds(part)).copied().collect();
+        Parts::new(parts.length(), here)
+    }
+
+    /// A small body that has become whole lies beside its head.
+    fn inlined(&self, body: Body) -> Body {
+        let length = body.length();
+        if length > INLINE_MAX || !body.is_whole() {
+            return body;
+        }
+        self.memory.bytes(&body, 0..length).map_or(body, |pieces| Body::Inline(memory::joined(&pieces, length)))
     }
 
     /// Stores a freshened head over the body that is already here.
     pub fn freshen(&self, old: &Stored, position: Position, meta: Meta, variant: VariantKey) -> Arc<Stored> {
-        let place = Place { key: Arc::clone(&old.key), url: old.url, position };
-        self.put(place, meta, variant, old.body.clone())
+        let place = Place { key: Arc::clone(&old.key), url: old.url, position, variants_max: FRESHENED_MAX };
+        let stored = Arc::new(self.stored(place, meta, variant, old.body.clone()));
+        self.put(&stored, FRESHENED_MAX);
+        stored
     }
 
-    fn put(&self, place: Place, meta: Meta, variant: VariantKey, body: Body) -> Arc<Stored> {
+    fn stored(&self, place: Place, meta: Meta, variant: VariantKey, body: Body) -> Stored {
         let surrogate_keys = meta.surrogate_keys().iter().map(|key| surrogate_hash(self.seed, key.as_str())).collect();
-        let stored = Arc::new(Stored {
+        Stored {
             meta,
             body,
             key: place.key,
@@ -249,12 +319,17 @@ impl Store {
             url: place.url,
             surrogate_keys,
             checked: AtomicU64::new(place.position),
-        });
-        let verdict = self.purges.check(stored.position, stored.url, &stored.surrogate_keys);
-        if !matches!(verdict, PurgeVerdict::Hard) {
-            self.memory.put(Arc::clone(&stored));
         }
-        stored
+    }
+
+    fn put(&self, stored: &Arc<Stored>, variants_max: usize) {
+        if !self.is_purged(stored) {
+            self.memory.put(Arc::clone(stored), variants_max);
+        }
+    }
+
+    fn is_purged(&self, stored: &Stored) -> bool {
+        matches!(self.purges.check(stored.position, stored.url, &stored.surrogate_keys), PurgeVerdict::Hard)
     }
 
     /// Forgets one stored response.
@@ -281,7 +356,7 @@ impl Store {
                 PurgeVerdict::Hard => true,
             };
             matched += 1;
-            bytes += stored.body.length();
+            bytes += stored.body.held();
             if hard {
                 self.memory.remove(&stored);
             }

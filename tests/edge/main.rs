@@ -13,6 +13,7 @@ mod collapsing;
 
 mod stale;
 
+mod parts;
 mod purging;
 
 mod bodies;

@@ -12,6 +12,9 @@ use crate::{
     upstream::StatusPattern,
 };
 
+/// The smallest slice: below it the requests cost more than the bytes.
+const SLICE_MIN: u64 = 64 * 1024;
+
 /// The policies by name: their keys, with what they extend filled in, and what they resolve to.
 pub(super) struct Policies {
     policies: BTreeMap<String, (Fields, Arc<Policy>)>,
@@ -93,6 +96,10 @@ fn policy(name: &str, fields: &Fields, resolver: &mut Resolver<'_>) -> Policy {
         .map(|query| query_rule(query, resolver))
         .unwrap_or_default();
     let collapse = fields.fields("collapse");
+    let slice = fields.get("slice");
+    if slice.size().is_some_and(|size| size < SLICE_MIN) {
+        resolver.problem(&slice.at, "found a slice below 64KiB, expected at least that: each costs a request", None);
+    }
     Policy {
         name: name.to_owned(),
         default_ttl: fields.get("default_ttl").duration(),
@@ -115,6 +122,8 @@ fn policy(name: &str, fields: &Fields, resolver: &mut Resolver<'_>) -> Policy {
         client_directives: fields
             .choose("client_directives", &[("honour", ClientDirectives::Honour), ("ignore", ClientDirectives::Ignore)]),
         set_cookie: fields.choose("set_cookie", &[("refuse", SetCookie::Refuse), ("store", SetCookie::Store)]),
+        slice: slice.size().filter(|size| *size >= SLICE_MIN),
+        variants_max: usize::try_from(fields.int("variants_max")).unwrap_or(usize::MAX),
     }
 }
 

@@ -57,9 +57,9 @@ const POLICY_KEYS: [Key; 25] = [
     key("forward_cookies", Kind::Or(&["all"], &list(&GLOB)), "all", "Cookies that the origin sees.").off(),
     key("languages", list(&TEXT), "[]", "`Accept-Language` is normalised to one of these.").off(),
     key("compress", Kind::Or(&["none"], &Kind::Struct(COMPRESS)), "none", "Compression at the edge.").off(),
-    key("slice", OR_NONE_SIZE, "none", "Fetches large bodies in slices of this size.").off(),
+    key("slice", OR_NONE_SIZE, "none", "Fetches and stores large bodies in aligned slices of this size."),
     key("collapse", Kind::Struct(COLLAPSE), "{}", "One fetch for any number of concurrent readers."),
-    key("variants_max", int(1, 10_000), "64", "Stored variants of one key.").off(),
+    key("variants_max", int(1, 10_000), "64", "Stored variants of one key; the oldest goes first."),
     key("min_uses", int(1, 1_000_000), "1", "Stored only when asked for so often.").off(),
     key("object_max", OR_NONE_SIZE, "none", "Largest body stored; `none`: what the tiers allow."),
     key(
