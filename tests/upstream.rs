@@ -319,7 +319,7 @@ async fn a_peer_listens_on_a_unix_socket() {
         let mut connection = running.connector.connect(&peer, &timeouts(), false).await.unwrap();
         assert_eq!(connection.reused, reused);
         assert_eq!(exchange(&mut connection.stream).await, GOOD);
-        running.connector.release(&peer, connection.stream, STUCK);
+        running.connector.release(&peer, connection, STUCK);
     }
 }
 
@@ -348,7 +348,7 @@ async fn an_idle_connection_is_used_again_unless_a_fresh_one_is_asked_for() {
         let mut connection = connector.connect(&peer, &timeouts(), fresh).await.unwrap();
         assert_eq!(connection.reused, reused, "row {row}");
         assert_eq!(exchange(&mut connection.stream).await, GOOD);
-        connector.release(&peer, connection.stream, keepalive);
+        connector.release(&peer, connection, keepalive);
     }
 }
 
@@ -359,7 +359,7 @@ async fn a_connection_that_the_origin_closed_is_not_used_again() {
     let peer = only(&pool);
     let connection = connector.connect(&peer, &timeouts(), false).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
-    connector.release(&peer, connection.stream, STUCK);
+    connector.release(&peer, connection, STUCK);
     drop(accepted);
     // The end of the stream is in the kernel already; the runtime gets turns to hear of it.
     let stale = async {
@@ -368,7 +368,7 @@ async fn a_connection_that_the_origin_closed_is_not_used_again() {
             if !connection.reused {
                 return;
             }
-            connector.release(&peer, connection.stream, STUCK);
+            connector.release(&peer, connection, STUCK);
             tokio::task::yield_now().await;
         }
     };
@@ -385,7 +385,7 @@ async fn a_connection_with_words_that_nobody_asked_for_is_not_used_again() {
     // The first byte is read, so that the second is known to have come.
     accepted.write_all(b"xy").await.unwrap();
     assert_eq!(connection.stream.read_u8().await.unwrap(), b'x');
-    connector.release(&peer, connection.stream, STUCK);
+    connector.release(&peer, connection, STUCK);
     assert!(!connector.connect(&peer, &timeouts(), false).await.unwrap().reused);
 }
 
@@ -397,7 +397,7 @@ async fn pools_do_not_share_connections() {
     let connector = Connector::new().unwrap();
     let [mine, theirs] = ["origin", "other"].map(|name| only(pools.get(name).unwrap()));
     let connection = connector.connect(&mine, &timeouts(), false).await.unwrap();
-    connector.release(&mine, connection.stream, STUCK);
+    connector.release(&mine, connection, STUCK);
     assert!(!connector.connect(&theirs, &timeouts(), false).await.unwrap().reused);
     assert!(connector.connect(&mine, &timeouts(), false).await.unwrap().reused);
     assert_eq!(pools.iter().map(|pool| pool.config().name.as_str()).collect::<Vec<_>>(), ["origin", "other"]);
@@ -476,7 +476,7 @@ async fn the_origins_certificate_is_verified_against_authority_and_name() {
         assert_eq!(made.as_ref().map(|_| ()).map_err(|error| *error), expected, "{what}");
         if let Ok(mut connection) = made {
             assert_eq!(exchange(&mut connection.stream).await, GOOD, "{what}");
-            connector.release(&peer, connection.stream, STUCK);
+            connector.release(&peer, connection, STUCK);
             assert!(connector.connect(&peer, &timeouts(), false).await.unwrap().reused, "{what}");
         }
     }

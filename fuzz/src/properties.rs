@@ -7,7 +7,7 @@ use crate::{
     driver::{End, Transcript, requests as read_requests, responses as read_responses},
     proxy::target::Target,
     wire::{
-        BodyWriter, Framing, HeadLimits, RawTarget, RequestHead, ResponseHead, UnderscoreHeaders, Version,
+        BodyWriter, Framing, HeadLimits, Lines, RawTarget, RequestHead, ResponseHead, UnderscoreHeaders, Version,
         write_request_head, write_response_head,
     },
 };
@@ -98,7 +98,7 @@ fn request_bytes(head: &RequestHead, body: &[u8]) -> Vec<u8> {
         RawTarget::Authority => &host,
     };
     let mut out = BytesMut::new();
-    write_request_head(&mut out, &head.method, target, &host, &head.fields, head.framing);
+    write_request_head(&mut out, &head.method, target, &host, &head.fields, &Lines::default(), head.framing);
     with_body(out, head.framing, body)
 }
 

@@ -28,7 +28,7 @@ use crate::{
     },
     wire::{
         self, BodyError, BodyReader, BodyWriter, Framing, HeadLimits, HeadReader, RequestHead, Step, Version,
-        io::IoError,
+        io::{IoError, Outgoing, Timer},
     },
 };
 
@@ -62,6 +62,7 @@ enum Next {
 /// Serves a connection until it ends.
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Stream) -> Left {
     let mut input = BytesMut::new();
+    let mut timer = Timer::default();
     let mut draining = edge.draining.subscribe();
     // One registration for the life of the connection, not one per request.
     let leaving = async move {
@@ -71,7 +72,7 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
     let mut is_first = true;
     loop {
         let limits = edge.snapshot.load().config.server.limits;
-        match next_head(&mut io, &mut input, &limits, is_first, edge, leaving.as_mut()).await {
+        match next_head(&mut io, &mut input, &mut timer, &limits, is_first, edge, leaving.as_mut()).await {
             Next::Head(head) => {
                 let kept = serve_one(edge, connection, &mut io, &mut input, &limits, *head).await;
                 match kept {
@@ -122,6 +123,7 @@ fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Byt
 async fn next_head(
     io: &mut Stream,
     input: &mut BytesMut,
+    timer: &mut Timer,
     limits: &Limits,
     is_first: bool,
     edge: &Edge,
@@ -150,7 +152,7 @@ async fn next_head(
         let read = match begun {
             Some(begun) => {
                 let left = limits.header_timeout.saturating_sub(begun.elapsed());
-                wire::io::read_some(io, input, 0, left).await
+                wire::io::read_some(io, input, 0, left, timer).await
             }
             None => {
                 let is_leaving = edge.is_draining();
@@ -161,7 +163,7 @@ async fn next_head(
                 };
                 tokio::select! {
                     biased;
-                    read = wire::io::read_some(io, input, 0, within) => read,
+                    read = wire::io::read_some(io, input, 0, within, timer) => read,
                     () = leaving.as_mut(), if !is_leaving => continue,
                 }
             }
@@ -219,6 +221,7 @@ async fn serve_one(
         left: Some(&left),
         limit: u64::MAX,
         within,
+        timer: Timer::default(),
         failed: None,
     };
     let mut sink = Sink::new(Out::Half(write), version, keep_alive, within);
@@ -242,6 +245,7 @@ struct Body<'a> {
     left: Option<&'a AtomicU64>,
     limit: u64,
     within: Duration,
+    timer: Timer,
     failed: Option<RequestBodyError>,
 }
 
@@ -255,6 +259,7 @@ impl Body<'_> {
             left: None,
             limit: u64::MAX,
             within: Duration::ZERO,
+            timer: Timer::default(),
             failed: None,
         }
     }
@@ -282,7 +287,7 @@ impl Body<'_> {
                 Err(BodyError::TooLarge) => return Err(RequestBodyError::TooLarge),
                 Err(_) => return Err(RequestBodyError::Malformed),
             }
-            match wire::io::read_some(io, input, wire::io::READ_BODY, self.within).await {
+            match wire::io::read_some(io, input, wire::io::READ_BODY, self.within, &mut self.timer).await {
                 Ok(0) | Err(IoError::Io(_)) => return Err(RequestBodyError::Gone),
                 Ok(_) => {}
                 Err(IoError::Timeout(_)) => return Err(RequestBodyError::Timeout),
@@ -372,7 +377,7 @@ struct Sink<'a> {
     version: Version,
     keep_alive: bool,
     within: Duration,
-    out: Vec<Bytes>,
+    out: Outgoing,
     waiting: usize,
     writer: Option<BodyWriter>,
     state: Progress,
@@ -398,7 +403,7 @@ impl<'a> Sink<'a> {
             version,
             keep_alive,
             within,
-            out: Vec::new(),
+            out: Outgoing::new(),
             waiting: 0,
             writer: None,
             state: Progress::Nothing,
@@ -451,9 +456,7 @@ impl ResponseSink for Sink<'_> {
             return Ok(());
         }
         self.promised |= status == StatusCode::CONTINUE;
-        let mut head = BytesMut::new();
-        wire::write_response_head(&mut head, self.version, status, fields, Framing::None, None, true);
-        self.out.push(head.freeze());
+        wire::write_response_head(self.out.head(), self.version, status, fields, Framing::None, None, true);
         self.write().await
     }
 
@@ -464,11 +467,10 @@ impl ResponseSink for Sink<'_> {
             Length::Unknown => (Framing::Chunked.for_client(self.version), None),
         };
         self.keep_alive &= !head.close && framing != Framing::UntilClose && self.can_be_skipped();
-        let mut bytes = BytesMut::with_capacity(1024);
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let keep_alive = self.keep_alive || switching;
-        wire::write_response_head(&mut bytes, self.version, head.status, &head.fields, framing, announced, keep_alive);
-        self.out.push(bytes.freeze());
+        let out = self.out.head();
+        wire::write_response_head(out, self.version, head.status, &head.fields, framing, announced, keep_alive);
         self.writer = Some(BodyWriter::new(framing));
         self.state = Progress::Begun;
         Ok(())
@@ -484,7 +486,7 @@ impl ResponseSink for Sink<'_> {
         }
         self.sent += length as u64;
         self.waiting += length;
-        if self.waiting >= GATHER_BYTES_MAX || self.out.len() >= GATHER_PIECES_MAX {
+        if self.waiting >= GATHER_BYTES_MAX || self.out.pieces() >= GATHER_PIECES_MAX {
             return self.write().await;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::wire;
+use crate::wire::{self, io::Timer};
 
 /// How long and how much is read after the last answer, so that the client sees it before the connection resets.
 const LINGER_FOR: Duration = Duration::from_secs(2);
@@ -18,11 +18,11 @@ pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S) {
         if io.shutdown().await.is_err() {
             return;
         }
-        let mut sink = BytesMut::new();
+        let (mut sink, mut timer) = (BytesMut::new(), Timer::default());
         let mut taken = 0;
         while taken < LINGER_BYTES_MAX {
             sink.clear();
-            match wire::io::read_some(io, &mut sink, wire::io::READ_BODY, LINGER_FOR).await {
+            match wire::io::read_some(io, &mut sink, wire::io::READ_BODY, LINGER_FOR, &mut timer).await {
                 Ok(0) | Err(_) => return,
                 Ok(read) => taken += read,
             }

@@ -145,6 +145,7 @@ impl App {
     pub async fn serve(&self, plain: Stream) {
         let cut = self.0.connections.until_cut();
         tokio::select! {
+            biased;
             () = self.0.serve(plain) => {}
             () = cut => {}
         }

@@ -210,7 +210,7 @@ impl Exchange<'_> {
 
     /// What the origin is asked, from what the client asked.
     pub fn origin_request(&self, route: &Arc<Route>, pool: &Arc<Pool>, sticky: Option<String>) -> OriginRequest {
-        let host = self.request.authority.to_string();
+        let host = self.request.authority.to_text();
         let hop = Hop {
             version: self.request.version,
             scheme: self.request.scheme,
@@ -219,10 +219,12 @@ impl Exchange<'_> {
             trusted: self.connection.trusted,
             id: &self.request.id,
         };
+        let (fields, lines) = fields::to_origin(&self.request.fields, &hop);
         OriginRequest {
             method: self.request.method.clone(),
             target: self.origin_target(route, self.request.target.query()),
-            fields: fields::to_origin(&self.request.fields, &hop),
+            fields,
+            lines,
             client_host: host,
             timeouts: route.timeouts.unwrap_or(pool.config().timeouts),
             route: Arc::clone(route),

@@ -15,8 +15,11 @@ use super::{Edge, fields, routing::Route};
 use crate::{
     cache::Times,
     store::{Broken, Failure},
-    upstream::{self, HostPolicy, Lease, PeerId, Pool, Retries, RetryWhen, Timeouts},
-    wire::{self, BodyReader, Framing, HeadLimits, HeadReader, ResponseHead, Step, io::IoError},
+    upstream::{self, Connection, HostPolicy, Lease, PeerId, Pool, Retries, RetryWhen, Timeouts},
+    wire::{
+        self, BodyReader, Framing, HeadLimits, HeadReader, Lines, ResponseHead, Step,
+        io::{IoError, Outgoing, Timer},
+    },
 };
 
 /// What an origin's head may weigh: more than a client's, since it carries surrogate keys and cookies.
@@ -40,6 +43,8 @@ pub struct OriginRequest {
     /// `Host` under `host: client`.
     pub client_host: String,
     pub fields: HeaderMap,
+    /// What we say beside them: who asks, by which way, under which name.
+    pub lines: Lines,
     pub timeouts: Timeouts,
     pub route: Arc<Route>,
     pub pool: Arc<Pool>,
@@ -120,7 +125,7 @@ pub async fn fetch(
         let started = Instant::now();
         let asked_at = edge.clock.now();
         match attempt(edge, &lease, fresh, request, payload, interim).await {
-            Ok((head, stream, buf)) => {
+            Ok((head, source)) => {
                 let status = head.status.as_u16();
                 lease.peer().observe_first_byte(started.elapsed());
                 if tries.again_after_status(&lease, status) {
@@ -129,7 +134,7 @@ pub async fn fetch(
                 tries.seen.status = Some(status);
                 tries.seen.took = Some(started.elapsed());
                 let times = Times { request_time: asked_at, response_time: edge.clock.now() };
-                return Ok(respond(head, times, stream, buf, lease, request.timeouts, started, tries.seen));
+                return Ok(respond(head, times, source, lease, request.timeouts, started, tries.seen));
             }
             Err(failed) => tries.after_failure(&lease, failed)?,
         }
@@ -247,33 +252,41 @@ async fn attempt(
     request: &OriginRequest,
     payload: &Payload,
     interim: &mut impl Interim,
-) -> Result<(ResponseHead, Stream, BytesMut), Failed> {
+) -> Result<(ResponseHead, Source), Failed> {
     let connection = edge.connector.connect(lease.peer(), &request.timeouts, fresh).await.map_err(connect_failed)?;
-    let reused = connection.reused;
-    let mut stream = connection.stream;
-    let mut out = vec![head_bytes(lease, request, payload.framing.map_or(Framing::None, Framing::Length))];
+    let Connection { stream, timer, reused } = connection;
+    let mut source = Source { stream, timer, buf: BytesMut::new() };
+    let mut out = outgoing(lease, request, payload.framing.map_or(Framing::None, Framing::Length));
     out.extend(payload.pieces.iter().cloned());
-    if let Err(error) = wire::io::write_all(&mut stream, &mut out, request.timeouts.between_bytes).await {
+    if let Err(error) = wire::io::write_all(&mut source.stream, &mut out, request.timeouts.between_bytes).await {
         // The origin may have answered before it closed; without an answer this is what failed.
         tracing::debug!(peer = %lease.peer().id(), %error, "the request was not taken");
     }
-    let mut buf = BytesMut::new();
-    match read_head(&mut stream, &mut buf, request, Some(request.timeouts.first_byte), interim).await {
-        Ok(head) => Ok((head, stream, buf)),
-        Err(error) => Err(error.failed(reused && buf.is_empty())),
+    match read_head(&mut source, request, Some(request.timeouts.first_byte), interim).await {
+        Ok(head) => Ok((head, source)),
+        Err(error) => Err(error.failed(reused && source.buf.is_empty())),
     }
 }
 
+/// Where an answer is read from.
+pub struct Source<R = Stream> {
+    pub stream: R,
+    pub timer: Timer,
+    /// What has been read and not yet looked at.
+    pub buf: BytesMut,
+}
+
 /// The request head as it goes to this peer.
-pub fn head_bytes(lease: &Lease, request: &OriginRequest, framing: Framing) -> Bytes {
+pub fn outgoing(lease: &Lease, request: &OriginRequest, framing: Framing) -> Outgoing {
     let host = match &request.pool.config().host {
         HostPolicy::Client => &request.client_host,
         HostPolicy::Peer => lease.peer().address(),
         HostPolicy::Literal(host) => host.to_str().unwrap_or_default(),
     };
-    let mut head = BytesMut::with_capacity(1024);
-    wire::write_request_head(&mut head, &request.method, &request.target, host, &request.fields, framing);
-    head.freeze()
+    let OriginRequest { method, target, fields, lines, .. } = request;
+    let mut out = Outgoing::new();
+    wire::write_request_head(out.head(), method, target, host, fields, lines, framing);
+    out
 }
 
 /// Why no head came.
@@ -304,15 +317,15 @@ impl NoHead {
     }
 }
 
-/// Reads the final head; what follows it stays in `buf`. Safe to be dropped and called again.
+/// Reads the final head; what follows it stays in the buffer. Safe to be dropped and called again.
 pub async fn read_head<R: AsyncRead + Unpin + Send>(
-    from: &mut R,
-    buf: &mut BytesMut,
+    from: &mut Source<R>,
     request: &OriginRequest,
     within: Option<Duration>,
     interim: &mut impl Interim,
 ) -> Result<ResponseHead, NoHead> {
-    let deadline = within.map(|within| (Instant::now() + within, within));
+    let Source { stream, timer, buf } = from;
+    let deadline = within.map(|within| Instant::now() + within);
     let mut reader = HeadReader::new(ORIGIN_HEAD);
     for _ in 0..=INTERIM_MAX {
         let head = loop {
@@ -325,8 +338,8 @@ pub async fn read_head<R: AsyncRead + Unpin + Send>(
                 }
             }
             // Without a deadline of its own this waits as long as the request body keeps coming.
-            let left = deadline.map_or(FOREVER, |(at, _)| at.saturating_duration_since(Instant::now()));
-            match wire::io::read_some(from, buf, wire::io::READ_HEAD, left).await {
+            let left = deadline.map_or(FOREVER, |at| at.saturating_duration_since(Instant::now()));
+            match wire::io::read_some(stream, buf, wire::io::READ_HEAD, left, timer).await {
                 Ok(0) | Err(IoError::Io(_)) => return Err(NoHead::Closed),
                 Ok(_) => {}
                 Err(IoError::Timeout(_)) => return Err(NoHead::Timeout),
@@ -349,12 +362,10 @@ pub async fn read_head<R: AsyncRead + Unpin + Send>(
 }
 
 /// Turns a head and a connection into an answer.
-#[expect(clippy::too_many_arguments, reason = "the one place where the parts of an answer come together")]
 pub fn respond<R>(
     head: ResponseHead,
     times: Times,
-    stream: R,
-    buf: BytesMut,
+    source: Source<R>,
     lease: Lease,
     timeouts: Timeouts,
     started: Instant,
@@ -369,8 +380,9 @@ pub fn respond<R>(
         framing: head.framing,
         times,
         body: OriginBody {
-            stream: Some(stream),
-            buf,
+            stream: Some(source.stream),
+            timer: source.timer,
+            buf: source.buf,
             reader: BodyReader::new(head.framing, None),
             keep_alive: head.keep_alive,
             lease,
@@ -384,6 +396,7 @@ pub fn respond<R>(
 /// The body of an origin's answer and the connection that it comes from.
 pub struct OriginBody<R = Stream> {
     stream: Option<R>,
+    timer: Timer,
     buf: BytesMut,
     reader: BodyReader,
     keep_alive: bool,
@@ -422,7 +435,7 @@ impl<R: AsyncRead + Unpin + Send> OriginBody<R> {
             }
             let Some(stream) = &mut self.stream else { return Err(Broken::Origin) };
             let within = self.timeouts.between_bytes;
-            match wire::io::read_some(stream, &mut self.buf, wire::io::READ_BODY, within).await {
+            match wire::io::read_some(stream, &mut self.buf, wire::io::READ_BODY, within, &mut self.timer).await {
                 Ok(0) => {
                     if self.reader.eof().is_ok() {
                         self.keep_alive = false;
@@ -473,7 +486,8 @@ impl OriginBody<Stream> {
         if self.is_reusable()
             && let Some(stream) = self.stream.take()
         {
-            edge.connector.release(self.lease.peer(), stream, self.timeouts.keepalive);
+            let connection = Connection { stream, timer: self.timer, reused: true };
+            edge.connector.release(self.lease.peer(), connection, self.timeouts.keepalive);
         }
     }
 }

@@ -8,7 +8,7 @@ use http::{
 };
 
 use super::{ids::RequestId, routing::Scheme};
-use crate::wire::Version;
+use crate::wire::{Lines, Version};
 
 /// The name that we sign with in `Via`, `CDN-Loop` and `Cache-Status`.
 pub const PSEUDONYM: &str = "eduham-edge";
@@ -39,12 +39,7 @@ const HOP_BY_HOP: [&str; 11] = [
 ];
 
 /// What an origin says to us alone (contract: HTTP fields).
-const FROM_ORIGIN_TO_US: [HeaderName; 4] = [
-    HeaderName::from_static("surrogate-key"),
-    HeaderName::from_static("cache-tag"),
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("edge-requires"),
-];
+const FROM_ORIGIN_TO_US: [&str; 4] = ["surrogate-key", "cache-tag", "cdn-cache-control", "edge-requires"];
 
 /// Names in one `Connection` field that are followed; more is an attack on the cost of removing them.
 const CONNECTION_NAMES_MAX: usize = 16;
@@ -63,7 +58,10 @@ fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .take(CONNECTION_NAMES_MAX)
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .map(str::trim)
+        // `close` is no field, and most others are gone anyway.
+        .filter(|name| !name.eq_ignore_ascii_case("close") && !HOP_BY_HOP.iter().any(|gone| name.eq_ignore_ascii_case(gone)))
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         .filter(|name| !is_protected(name))
         .collect()
 }
@@ -75,9 +73,13 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Removes hop-by-hop fields and those that `Connection` names (RFC 9110 7.6.1).
 pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
-    let mut gone = named_by_connection(fields);
-    gone.extend(fields.keys().filter(|name| is_hop_by_hop(name)).cloned());
-    for name in gone {
+    let named = named_by_connection(fields);
+    remove(fields, |name| is_hop_by_hop(name) || named.contains(name));
+}
+
+/// Removes the fields whose names these are. Of few there are any, so each name is looked at before it is looked up.
+fn remove(fields: &mut HeaderMap, is_gone: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = fields.keys().find(|name| is_gone(name)).cloned() {
         fields.remove(name);
     }
 }
@@ -98,7 +100,7 @@ pub struct Hop<'a> {
 #[derive(Debug, Clone)]
 pub struct PeerText {
     /// None for a unix socket.
-    address: Option<HeaderValue>,
+    address: Option<Box<str>>,
     /// `for=...;proto=`
     forwarded: Box<str>,
 }
@@ -107,36 +109,65 @@ impl PeerText {
     /// `peer`: none for a unix socket.
     pub fn new(peer: Option<IpAddr>) -> Self {
         let (address, node) = match peer {
-            Some(IpAddr::V4(ip)) => (Some(ip.to_string()), ip.to_string()),
-            Some(IpAddr::V6(ip)) => (Some(ip.to_string()), format!("\"[{ip}]\"")),
+            Some(IpAddr::V4(ip)) => (Some(ip.to_string().into()), ip.to_string()),
+            Some(IpAddr::V6(ip)) => (Some(ip.to_string().into()), format!("\"[{ip}]\"")),
             None => (None, "unknown".to_owned()),
         };
-        let address = address.map(|address| HeaderValue::try_from(address).expect("an address is a field value"));
         Self { address, forwarded: format!("for={node};proto=").into() }
     }
 }
 
-/// Fields that [`to_origin`] adds.
-const ADDED: usize = 8;
+/// Room for the lines that [`to_origin`] makes.
+const LINES: usize = 512;
 
-/// The fields that the origin sees, from those that the client sent.
-pub fn to_origin(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
+/// What the origin sees of the client's fields, and the lines that we add.
+pub fn to_origin(fields: &HeaderMap, hop: &Hop<'_>) -> (HeaderMap, Lines) {
     let named = named_by_connection(fields);
-    let mut sent = HeaderMap::with_capacity(fields.len() + ADDED);
+    let travels = |name: &HeaderName| {
+        !is_hop_by_hop(name) && !is_ours(name) && (hop.trusted || !is_forwarding(name)) && !named.contains(name)
+    };
+    let PeerText { address, forwarded } = hop.peer;
+    let mut sent = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {
-        if !is_hop_by_hop(name) && !is_ours(name) && (hop.trusted || !is_forwarding(name)) && !named.contains(name) {
+        let is_written_anew = is_written_anew(name) && (address.is_some() || *name != X_FORWARDED_FOR);
+        if travels(name) && !is_written_anew {
             sent.append(name.clone(), value.clone());
         }
     }
     join_cookies(&mut sent);
-    forwarding(&mut sent, hop);
-    append(&mut sent, VIA, HeaderValue::from_static(via(hop.version)));
-    append(&mut sent, CDN_LOOP, HeaderValue::from_static(PSEUDONYM));
-    sent.insert(X_REQUEST_ID, hop.id.value());
-    if !(hop.trusted && sent.contains_key(TRACEPARENT)) {
-        sent.insert(TRACEPARENT, hop.id.traceparent());
+    let mut lines = Lines::with_capacity(LINES);
+    // One more member of a list that may have come with the request; several lines become one.
+    let mut list = |name: HeaderName, member: &[&[u8]]| {
+        let before = fields.get_all(&name).iter().filter(|_| travels(&name)).map(HeaderValue::as_bytes);
+        let before: Vec<&[u8]> = before.flat_map(|line| [line, b", "]).collect();
+        if before.is_empty() { lines.add(&name, member) } else { lines.add(&name, &[&before, member].concat()) }
+    };
+    let (scheme, host) = (hop.scheme.as_str().as_bytes(), hop.host.as_bytes());
+    // RFC 7239, and its older relations.
+    list(FORWARDED, &[forwarded.as_bytes(), scheme, b";host=\"", host, b"\""]);
+    if let Some(address) = address {
+        list(X_FORWARDED_FOR, &[address.as_bytes()]);
     }
-    sent
+    list(VIA, &[via(hop.version).as_bytes()]);
+    list(CDN_LOOP, &[PSEUDONYM.as_bytes()]);
+    lines.add(&X_REQUEST_ID, &[hop.id.as_str().as_bytes()]);
+    let (trace, span) = hop.id.trace();
+    for (name, value) in [
+        (X_FORWARDED_PROTO, &[scheme][..]),
+        (X_FORWARDED_HOST, &[host]),
+        // W3C Trace Context: version 00, not sampled.
+        (TRACEPARENT, &[b"00-", trace.as_bytes(), b"-", span.as_bytes(), b"-00"]),
+    ] {
+        if !sent.contains_key(&name) {
+            lines.add(&name, value);
+        }
+    }
+    (sent, lines)
+}
+
+/// Fields that [`to_origin`] writes itself, with what came before them.
+fn is_written_anew(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "forwarded" | "x-forwarded-for" | "via" | "cdn-loop" | "x-request-id")
 }
 
 /// What an edge says to an origin, and no client: always stripped. `Expect` is answered here.
@@ -167,30 +198,6 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         fields.insert(COOKIE, joined);
-    }
-}
-
-/// `Forwarded` (RFC 7239) and its older relations: appended to what a trusted proxy said, else made anew.
-fn forwarding(fields: &mut HeaderMap, hop: &Hop<'_>) {
-    let PeerText { address, forwarded } = hop.peer;
-    let scheme = hop.scheme.as_str();
-    let mut element = String::with_capacity(forwarded.len() + scheme.len() + hop.host.len() + ";host=\"\"".len());
-    for part in [forwarded, scheme, ";host=\"", hop.host, "\""] {
-        element.push_str(part);
-    }
-    if let Ok(element) = HeaderValue::from_maybe_shared(bytes::Bytes::from(element)) {
-        append(fields, FORWARDED, element);
-    }
-    if let Some(address) = address {
-        append(fields, X_FORWARDED_FOR, address.clone());
-    }
-    if let Entry::Vacant(absent) = fields.entry(X_FORWARDED_PROTO) {
-        absent.insert(HeaderValue::from_static(scheme));
-    }
-    if let Entry::Vacant(absent) = fields.entry(X_FORWARDED_HOST)
-        && let Ok(host) = HeaderValue::from_str(hop.host)
-    {
-        absent.insert(host);
     }
 }
 
@@ -246,9 +253,7 @@ pub fn from_origin(fields: &mut HeaderMap, received: std::time::SystemTime) {
 
 /// Removes what the origin said to us alone.
 pub fn strip_for_client(fields: &mut HeaderMap) {
-    for name in &FROM_ORIGIN_TO_US {
-        fields.remove(name);
-    }
+    remove(fields, |name| FROM_ORIGIN_TO_US.contains(&name.as_str()));
 }
 
 /// What every answer says of the way it came.
@@ -287,10 +292,20 @@ mod tests {
         assert_eq!(sent, fields(&[("host", "a.test"), ("x-end", "2")]));
     }
 
+    /// Fields and lines together, as the origin reads them.
+    fn seen_by_origin(sent: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
+        let (mut seen, lines) = to_origin(sent, hop);
+        for line in std::str::from_utf8(lines.as_bytes()).unwrap().lines() {
+            let (name, value) = line.split_once(": ").unwrap();
+            seen.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+        }
+        seen
+    }
+
     #[test]
     fn a_stranger_cannot_say_who_it_is() {
         let id = RequestId::from_parts(1, 2);
-        let seen = to_origin(
+        let seen = seen_by_origin(
             &fields(&[
                 ("x-forwarded-for", "10.0.0.1"),
                 ("forwarded", "for=10.0.0.1"),
@@ -301,19 +316,40 @@ mod tests {
         );
         assert_eq!(seen["x-forwarded-for"], "192.0.2.1");
         assert_eq!(seen["forwarded"], "for=192.0.2.1;proto=http;host=\"a.test\"");
+        assert_eq!(seen["traceparent"], format!("00-{id}-{span}-00", id = id.as_str(), span = &id.as_str()[16..]));
         assert!(!seen.contains_key("x-eduham-user") && !seen.contains_key("edge-fetch"));
     }
 
     #[test]
     fn a_trusted_proxy_is_believed_and_appended_to() {
         let id = RequestId::from_parts(1, 2);
-        let seen = to_origin(
-            &fields(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https"), ("via", "1.1 a")]),
+        let seen = seen_by_origin(
+            &fields(&[
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-proto", "https"),
+                ("via", "1.1 a"),
+                ("via", "1.1 b"),
+                ("x-request-id", "theirs"),
+                ("traceparent", "00-1-2-01"),
+            ]),
             &hop(true, &id, &PeerText::new(Some([192, 0, 2, 1].into()))),
         );
         assert_eq!(seen["x-forwarded-for"], "10.0.0.1, 192.0.2.1");
         assert_eq!(seen["x-forwarded-proto"], "https");
-        assert_eq!(seen["via"], "1.1 a, 1.1 eduham-edge");
+        assert_eq!(seen["via"], "1.1 a, 1.1 b, 1.1 eduham-edge");
+        assert_eq!(seen["x-request-id"], id.as_str());
+        assert_eq!(seen["traceparent"], "00-1-2-01");
+        let twice = seen.keys().find(|name| seen.get_all(*name).iter().count() > 1);
+        assert_eq!(twice, None, "each is said once");
+    }
+
+    #[test]
+    fn what_came_over_a_unix_socket_has_no_address_to_add() {
+        let id = RequestId::from_parts(1, 2);
+        let sent = fields(&[("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1")]);
+        let seen = seen_by_origin(&sent, &hop(true, &id, &PeerText::new(None)));
+        assert_eq!(seen["x-forwarded-for"], "10.0.0.1");
+        assert_eq!(seen["forwarded"], "for=10.0.0.1, for=unknown;proto=http;host=\"a.test\"");
     }
 
     #[test]
@@ -331,7 +367,7 @@ mod tests {
     #[test]
     fn split_cookies_are_joined_for_http_1() {
         let id = RequestId::from_parts(1, 2);
-        let seen = to_origin(
+        let seen = seen_by_origin(
             &fields(&[("cookie", "a=1"), ("cookie", "b=2")]),
             &hop(false, &id, &PeerText::new(Some([192, 0, 2, 1].into()))),
         );

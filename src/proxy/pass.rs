@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::io::AsyncWrite;
 
@@ -10,7 +10,7 @@ use super::{
     deliver::How,
     downstream::{ClientGone, RequestBody, RequestBodyError, ResponseSink},
     exchange::Exchange,
-    fetch::{self, Interim, OriginRequest, OriginResponse, Payload, Tries, head_bytes, read_head},
+    fetch::{self, Interim, OriginRequest, OriginResponse, Payload, Source, Tries, outgoing, read_head},
     routing::Route,
     synth::Refusal,
     target::Target,
@@ -18,8 +18,11 @@ use super::{
 use crate::{
     cache::{self, HeadOutcome, RequestView, ResponseView, Times},
     store::{Failure, Lookup},
-    upstream::Pool,
-    wire::{self, BodyWriter, Framing},
+    upstream::{Connection, Pool},
+    wire::{
+        self, BodyWriter, Framing,
+        io::{Outgoing, Timer},
+    },
 };
 
 /// Interim responses go straight to the client.
@@ -100,16 +103,16 @@ impl Exchange<'_> {
         self.trace.seen = seen.clone();
         let started = Instant::now();
         let request_time = self.edge.clock.now();
-        let (mut from, mut to) = tokio::io::split(stream);
+        let (from, mut to) = tokio::io::split(stream);
+        let mut from = Source { stream: from, timer: Timer::default(), buf: BytesMut::new() };
         let framing = body.length().map_or(Framing::Chunked, Framing::Length);
-        let head = head_bytes(&lease, &request, framing);
+        let head = outgoing(&lease, &request, framing);
         let mut upload = Box::pin(upload(body, &mut to, head, framing, &request));
         let mut uploading = true;
-        let mut buf = BytesMut::new();
         let head = loop {
             let within = (!uploading).then_some(request.timeouts.first_byte);
             let mut interim = ToClient(sink);
-            let head = read_head(&mut from, &mut buf, &request, within, &mut interim);
+            let head = read_head(&mut from, &request, within, &mut interim);
             tokio::select! {
                 biased;
                 ended = &mut upload, if uploading => {
@@ -134,7 +137,7 @@ impl Exchange<'_> {
         let times = Times { request_time, response_time: self.edge.clock.now() };
         let mut seen = seen;
         seen.status = Some(head.status.as_u16());
-        let response = fetch::respond(head, times, from, buf, lease, request.timeouts, started, seen);
+        let response = fetch::respond(head, times, from, lease, request.timeouts, started, seen);
         self.after_answer(&response, &request);
         let mut cut_short = false;
         let rest = {
@@ -154,7 +157,8 @@ impl Exchange<'_> {
         if !uploading && !cut_short && rest.is_reusable() {
             let (_, from, lease) = rest.into_parts();
             if let Some(from) = from {
-                self.edge.connector.release(lease.peer(), from.unsplit(to), request.timeouts.keepalive);
+                let connection = Connection { stream: from.unsplit(to), timer: Timer::default(), reused: true };
+                self.edge.connector.release(lease.peer(), connection, request.timeouts.keepalive);
             }
         }
         Ok(())
@@ -249,12 +253,11 @@ async fn gather<B: RequestBody>(body: &mut B) -> Result<Payload, RequestBodyErro
 async fn upload<B: RequestBody, W: AsyncWrite + Unpin>(
     body: &mut B,
     to: &mut W,
-    head: Bytes,
+    mut out: Outgoing,
     framing: Framing,
     request: &OriginRequest,
 ) -> Upload {
     let mut writer = BodyWriter::new(framing);
-    let mut out = vec![head];
     let within = request.timeouts.between_bytes;
     loop {
         if wire::io::write_all(to, &mut out, within).await.is_err() {

@@ -17,6 +17,7 @@ use super::{
     idle::{Counted, is_quiet},
     peer::Peer,
 };
+use crate::wire::io::Timer;
 
 /// Idle connections that one edge keeps to all peers together; one more is closed instead of kept. Each costs a
 /// descriptor here and one at the origin.
@@ -33,6 +34,8 @@ pub struct Connector {
 #[derive(Debug)]
 pub struct Connection {
     pub stream: Stream,
+    /// Of its reads, for as long as it lives.
+    pub timer: Timer,
     /// It has carried an exchange before: the origin may have closed it in the very moment.
     pub reused: bool,
 }
@@ -84,14 +87,14 @@ impl Connector {
     ///
     /// A failure makes the peer suspect, so that its health is looked at; it is not counted as a failure of a try.
     pub async fn connect(&self, peer: &Peer, timeouts: &Timeouts, fresh: bool) -> Result<Connection, ConnectError> {
-        if !fresh && let Some(stream) = peer.idle().take(Instant::now()) {
-            return Ok(Connection { stream, reused: true });
+        if !fresh && let Some(connection) = peer.idle().take(Instant::now()) {
+            return Ok(connection);
         }
         let start = Instant::now();
         match self.dial(peer, timeouts.connect).await {
             Ok(stream) => {
                 peer.observe_connect(start.elapsed());
-                Ok(Connection { stream, reused: false })
+                Ok(Connection { stream, timer: Timer::default(), reused: false })
             }
             Err(error) => {
                 if error != ConnectError::Exhausted {
@@ -104,12 +107,13 @@ impl Connector {
 
     /// Gives a connection back whose exchange ended cleanly on both sides; it is kept idle for at most `keepalive`. One
     /// that is not given back closes when it is dropped. Call it within the runtime.
-    pub fn release(&self, peer: &Peer, mut stream: Stream, keepalive: Duration) {
-        if keepalive.is_zero() || peer.retired() || !is_quiet(&mut stream) {
+    pub fn release(&self, peer: &Peer, mut connection: Connection, keepalive: Duration) {
+        if keepalive.is_zero() || peer.retired() || !is_quiet(&mut connection.stream) {
             return;
         }
         if let Some(counted) = Counted::new(&self.idle, CONNECTIONS_IDLE_MAX) {
-            peer.idle().put(stream, Instant::now() + keepalive, counted);
+            connection.reused = true;
+            peer.idle().put(connection, Instant::now() + keepalive, counted);
         }
     }
 

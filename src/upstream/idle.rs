@@ -18,13 +18,15 @@ use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::connect::Connection;
+
 /// The connections of one peer that wait for the next exchange.
 #[derive(Debug, Default)]
 pub(super) struct Idle(Mutex<VecDeque<Waiting>>);
 
 #[derive(Debug)]
 struct Waiting {
-    stream: Stream,
+    connection: Connection,
     until: Instant,
     _counted: Counted,
 }
@@ -50,17 +52,17 @@ impl Drop for Counted {
 
 impl Idle {
     /// Keeps a connection until then.
-    pub(super) fn put(&self, stream: Stream, until: Instant, counted: Counted) {
-        self.0.lock().push_back(Waiting { stream, until, _counted: counted });
+    pub(super) fn put(&self, connection: Connection, until: Instant, counted: Counted) {
+        self.0.lock().push_back(Waiting { connection, until, _counted: counted });
     }
 
     /// The connection used last that is still good; those before it that are not are closed.
-    pub(super) fn take(&self, now: Instant) -> Option<Stream> {
+    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
         loop {
             // The lock ends before a connection is looked at or closed.
             let mut waiting = self.0.lock().pop_back()?;
-            if now < waiting.until && is_quiet(&mut waiting.stream) {
-                return Some(waiting.stream);
+            if now < waiting.until && is_quiet(&mut waiting.connection.stream) {
+                return Some(waiting.connection);
             }
         }
     }
@@ -72,7 +74,7 @@ impl Idle {
         let mut waiting = self.0.lock();
         let mut at = 0;
         while at < waiting.len() {
-            if now < waiting[at].until && is_quiet(&mut waiting[at].stream) {
+            if now < waiting[at].until && is_quiet(&mut waiting[at].connection.stream) {
                 at += 1;
             } else {
                 over.extend(waiting.remove(at));

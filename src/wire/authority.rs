@@ -47,6 +47,18 @@ impl Authority {
         };
         Ok(Self { host, port: port.map_or(Ok(None), port_number)? })
     }
+
+    /// As it is written: `host[:port]`.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::with_capacity(self.host.len() + ":65535".len());
+        text.push_str(&self.host);
+        if let Some(port) = self.port {
+            text.push(':');
+            text.push_str(&port.to_string());
+        }
+        text
+    }
 }
 
 impl FromStr for Authority {
@@ -59,20 +71,27 @@ impl FromStr for Authority {
 
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => write!(f, "{}:{port}", self.host),
-            None => f.write_str(&self.host),
-        }
+        f.write_str(&self.to_text())
     }
 }
 
 fn host_name(name: &str) -> Result<Box<str>, BadAuthority> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if name.len() > HOST_MAX || !name.bytes().all(fits) || name.split('.').any(str::is_empty) {
+    // A label before each dot, and one after the last.
+    let mut before = b'.';
+    for byte in name.bytes() {
+        let fits = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && before != b'.');
+        if !fits {
+            return Err(BadAuthority);
+        }
+        before = byte;
+    }
+    if name.len() > HOST_MAX || before == b'.' {
         return Err(BadAuthority);
     }
-    Ok(name.to_ascii_lowercase().into_boxed_str())
+    let mut name: Box<str> = name.into();
+    name.make_ascii_lowercase();
+    Ok(name)
 }
 
 fn port_number(port: &str) -> Result<Option<u16>, BadAuthority> {

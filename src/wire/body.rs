@@ -155,14 +155,14 @@ impl BodyWriter {
     ///
     /// # Errors
     /// [`LengthMismatch`] when this would be more than announced; nothing is added then.
-    pub fn data(&mut self, data: Bytes, out: &mut Vec<Bytes>) -> Result<(), LengthMismatch> {
+    pub fn data(&mut self, data: Bytes, out: &mut impl Extend<Bytes>) -> Result<(), LengthMismatch> {
         if data.is_empty() {
             return Ok(()); // an empty chunk would end the body
         }
         match &mut self.state {
             Writing::Length(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(LengthMismatch)?;
-                out.push(data);
+                out.extend([data]);
             }
             Writing::Chunked => {
                 let mut line = BytesMut::with_capacity(size_of::<usize>() * 2 + 2).writer();
@@ -170,7 +170,7 @@ impl BodyWriter {
                 let _ = write!(line, "{:x}\r\n", data.len());
                 out.extend([line.into_inner().freeze(), data, Bytes::from_static(b"\r\n")]);
             }
-            Writing::UntilClose => out.push(data),
+            Writing::UntilClose => out.extend([data]),
         }
         Ok(())
     }
@@ -179,12 +179,12 @@ impl BodyWriter {
     ///
     /// # Errors
     /// [`LengthMismatch`] when less than announced was written.
-    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Result<(), LengthMismatch> {
+    pub fn end(&mut self, out: &mut impl Extend<Bytes>) -> Result<(), LengthMismatch> {
         match self.state {
             Writing::Length(0) | Writing::UntilClose => Ok(()),
             Writing::Length(_) => Err(LengthMismatch),
             Writing::Chunked => {
-                out.push(Bytes::from_static(b"0\r\n\r\n"));
+                out.extend([Bytes::from_static(b"0\r\n\r\n")]);
                 Ok(())
             }
         }

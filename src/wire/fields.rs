@@ -86,6 +86,7 @@ pub(super) fn check_line(line: &[u8]) -> Result<(), BadField> {
     HeaderValue::from_bytes(&line[value]).map(drop).map_err(|_| BadField::Value)
 }
 
+#[inline]
 /// `line` without its CRLF into a name and the range of its value.
 fn split(line: &[u8], space: SpaceBeforeColon) -> Result<(HeaderName, Range<usize>), BadField> {
     if matches!(line.first(), Some(b' ' | b'\t')) {

@@ -44,7 +44,7 @@ pub use framing::{Framing, Version};
 pub use head::{HeadLimits, HeadReader, METHOD_MAX, UnderscoreHeaders};
 pub use request::{RawTarget, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
-pub use write::{write_request_head, write_response_head};
+pub use write::{Lines, write_request_head, write_response_head};
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,40 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::framing::{Framing, Version};
 
+/// Field lines of our own making, written once and sent after the fields of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// Adds a line whose value is these parts one after the other. They come from checked values; none says how the
+    /// message is framed.
+    pub fn add(&mut self, name: &HeaderName, value: &[&[u8]]) {
+        debug_assert!(!is_framing(name), "the writer alone frames a message");
+        debug_assert!(!value.concat().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "values are checked before");
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        for part in value {
+            self.0.extend_from_slice(part);
+        }
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// The lines as they are sent.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Writes a request head. `fields` are written in their order, names in lower case, but for `Host`, `Content-Length`
-/// and `Transfer-Encoding`, which come from the arguments alone. `target` and `host` are visible ASCII.
+/// and `Transfer-Encoding`, which come from the arguments alone; `lines` follow them. `target` and `host` are visible
+/// ASCII.
 ///
 /// A method that anticipates a body gets `content-length: 0` when there is none (RFC 9110 section 8.6).
 ///
@@ -18,12 +50,14 @@ pub fn write_request_head(
     target: &str,
     host: &str,
     fields: &HeaderMap,
+    lines: &Lines,
     framing: Framing,
 ) {
     debug_assert!(is_visible(target) && is_visible(host), "target and host are checked where they are parsed");
-    out.reserve(64 + target.len() + host.len() + fields_size(fields));
+    out.reserve(64 + target.len() + host.len() + fields_size(fields) + lines.0.len());
     put(out, &[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), b"\r\n"]);
     put_fields(out, fields);
+    out.put_slice(&lines.0);
     match framing {
         Framing::None if [Method::POST, Method::PUT, Method::PATCH].contains(method) => put_length(out, 0),
         Framing::None => {}
@@ -127,9 +161,18 @@ mod tests {
             (Method::PUT, Framing::Chunked, "PUT /a HTTP/1.1\r\nhost: b\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"),
         ] {
             let mut out = BytesMut::new();
-            write_request_head(&mut out, &method, "/a", "b", &fields, framing);
+            write_request_head(&mut out, &method, "/a", "b", &fields, &Lines::default(), framing);
             assert_eq!(out, expected);
         }
+    }
+
+    #[test]
+    fn lines_of_our_own_follow_the_fields() {
+        let mut lines = Lines::default();
+        lines.add(&header::VIA, &[b"1.1 ", b"x"]);
+        let mut out = BytesMut::new();
+        write_request_head(&mut out, &Method::GET, "/a", "b", &fields(&[("x", "y")]), &lines, Framing::Length(1));
+        assert_eq!(out, "GET /a HTTP/1.1\r\nhost: b\r\nx: y\r\nvia: 1.1 x\r\ncontent-length: 1\r\n\r\n");
     }
 
     #[test]
