@@ -7,11 +7,10 @@ use std::{
     os::fd::{AsRawFd, IntoRawFd},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
 use pingora_core::{
     listeners::ListenerConfig,
     protocols::{
@@ -22,19 +21,24 @@ use pingora_core::{
     services::{Service as _, listening::Service},
 };
 use socket2::{Domain, Socket, Type};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+mod purging;
 
 use crate::{
-    admin::{self, PeerCommand, PurgeReceipt, PurgeRefusal, PurgeRequest, Readiness, SetStateError, UpstreamView},
+    admin::{self, PeerCommand, Readiness, SetStateError, UpstreamView},
+    fleet::{self, Fleet, Joined, NodeCard, Standing, WhenCutOff},
     clock::Clock,
     config::Loaded,
     front::{App, Connections, Front, ListenAddress, TlsError},
     proxy::{
         Edge, Snapshot,
         ids::{self, RequestIds},
-        target::Target,
     },
-    store::{PurgeOrder, PurgeTarget, Store, surrogate_hash},
+    store::Store,
     telemetry::{AccessLog, AccessLogError, Metrics},
     upstream::{self, Connector, ConnectorError, Pools},
 };
@@ -43,6 +47,8 @@ use crate::{
 const BACKLOG: i32 = 4_096;
 /// Less than the usual scrape interval.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+/// Purges in a row are cleared away after in one walk over what is stored.
+const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 /// How long the access log may take to write what waits when the edge stops.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
@@ -58,6 +64,8 @@ pub enum StartError {
     Tls { address: String, error: Box<TlsError> },
     #[error(transparent)]
     Connector(#[from] ConnectorError),
+    #[error("another live node of the fleet has the id {id}; give each node its own node.id")]
+    NodeId { id: String },
     #[error("the access log cannot be opened: {0}")]
     AccessLog(#[from] AccessLogError),
 }
@@ -121,11 +129,20 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     let seed = ids::random();
     let store = Store::new(&config.store, seed, &metrics);
     let node = config.node.id.clone();
+    let card = NodeCard {
+        id: node.clone(),
+        region: config.node.region.clone(),
+        config: hash.clone(),
+        when_cut_off: config.fleet.when_cut_off,
+    };
+    let fleet = Arc::new(Fleet::new(config.fleet.clone(), card, &metrics, Instant::now()));
     let (server, admin_config) = (config.server.clone(), config.admin.clone());
     let snapshot = Snapshot::new(config, hash, Arc::clone(&pools), &metrics);
     let edge = Arc::new(Edge {
         snapshot: ArcSwap::from_pointee(snapshot),
         store,
+        fleet,
+        reclaim: Notify::new(),
         connector: Arc::clone(&connector),
         metrics,
         access,
@@ -133,8 +150,12 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         ids: RequestIds::new(),
         draining: watch::Sender::new(false),
     });
+    if edge.fleet.join(edge.as_ref()).await == Joined::Held {
+        return Err(StartError::NodeId { id: node });
+    }
     let readiness = Arc::new(Readiness::new());
     readiness.config_loaded();
+    readiness.set_purge_log_behind(!edge.fleet.is_alone());
     let connections = Arc::new(Connections::default());
     let (closing, stopping) = (watch::Sender::new(false), watch::Sender::new(false));
 
@@ -167,6 +188,9 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     tokio::spawn(Arc::clone(&pools).run(connector, stopping.subscribe()));
     tokio::spawn(first_round(pools, Arc::clone(&readiness), stopping.subscribe()));
     tokio::spawn(observe(Arc::clone(&edge), stopping.subscribe()));
+    tokio::spawn(reclaim(Arc::clone(&edge), stopping.subscribe()));
+    tokio::spawn(Arc::clone(&edge.fleet).run(Arc::clone(&edge) as Arc<dyn fleet::Sink>, stopping.subscribe()));
+    tokio::spawn(follow_fleet(Arc::clone(&edge), Arc::clone(&readiness), stopping.subscribe()));
     let control = Arc::new(Control { edge: Arc::clone(&edge) });
     let parts = admin::Parts {
         metrics: Arc::new(edge.metrics.clone()),
@@ -308,6 +332,38 @@ async fn observe(edge: Arc<Edge>, mut stopping: watch::Receiver<bool>) {
     }
 }
 
+/// Gives back what purges have taken, some time after them and for many at once.
+async fn reclaim(edge: Arc<Edge>, mut stopping: watch::Receiver<bool>) {
+    let all = async {
+        loop {
+            edge.reclaim.notified().await;
+            let edge = Arc::clone(&edge);
+            // What is not reclaimed is evicted some day.
+            let _ = tokio::task::spawn_blocking(move || edge.store.reclaim()).await;
+            tokio::time::sleep(RECLAIM_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        _ = stopping.wait_for(|told| *told) => {}
+    }
+}
+
+/// Readiness follows how this node stands to its fleet.
+async fn follow_fleet(edge: Arc<Edge>, readiness: Arc<Readiness>, mut stopping: watch::Receiver<bool>) {
+    let mut standing = edge.fleet.standing();
+    let stops = edge.fleet.card().when_cut_off == WhenCutOff::Stop;
+    loop {
+        let now = *standing.borrow_and_update();
+        readiness.set_purge_log_behind(now == Standing::Joining);
+        readiness.set_cut_off(stops && now == Standing::CutOff);
+        tokio::select! {
+            changed = standing.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|told| *told) => return,
+        }
+    }
+}
+
 fn unix_seconds(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }
@@ -366,6 +422,7 @@ impl Running {
         self.connections.cut();
         let _ = tokio::time::timeout(CUT, self.connections.ended()).await;
         self.stopping.send_replace(true);
+        self.edge.fleet.leave().await;
         for bound in &self.addresses {
             if let Bound::Unix(path) = bound {
                 // Gone already is as good.
@@ -380,57 +437,6 @@ impl Running {
 /// What the control listener asks of the edge.
 struct Control {
     edge: Arc<Edge>,
-}
-
-impl admin::Purge for Control {
-    fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
-        Box::pin(async move {
-            let edge = Arc::clone(&self.edge);
-            let targets = purge_targets(&edge, &request)?;
-            for target in &targets {
-                let kind = match target {
-                    PurgeTarget::Url(_) => "url",
-                    PurgeTarget::SurrogateKey(_) => "surrogate_key",
-                    PurgeTarget::All => "all",
-                };
-                edge.metrics.purges.with_label_values(&[kind]).inc();
-            }
-            let order = PurgeOrder { targets, soft: request.soft };
-            let now = edge.clock.now();
-            let purged = tokio::task::spawn_blocking(move || edge.store.purge(&order, now)).await;
-            let (position, matched, bytes) = match purged {
-                Ok(purged) => (purged.position, Some(purged.matched), Some(purged.bytes)),
-                // Counting broke off; the purge itself was applied before it.
-                Err(_) => (self.edge.store.position(), None, None),
-            };
-            Ok(PurgeReceipt {
-                id: position.to_string(),
-                matched,
-                bytes,
-                complete: true,
-                nodes: admin::PurgeNodes::alone(),
-            })
-        })
-    }
-}
-
-fn purge_targets(edge: &Edge, request: &PurgeRequest) -> Result<Vec<PurgeTarget>, PurgeRefusal> {
-    let snapshot = edge.snapshot.load();
-    let mut targets = Vec::new();
-    for (index, url) in request.urls.iter().enumerate() {
-        let written = match &url.query {
-            Some(query) => format!("{}?{query}", url.path),
-            None => url.path.clone(),
-        };
-        let target = Target::parse(&written).map_err(|error| PurgeRefusal::Url { index, reason: error.to_string() })?;
-        targets.extend(snapshot.stored_urls(edge, &url.host, url.port, &target).into_iter().map(PurgeTarget::Url));
-    }
-    let seed = edge.store.seed();
-    targets.extend(request.surrogate_keys.iter().map(|key| PurgeTarget::SurrogateKey(surrogate_hash(seed, key))));
-    if request.all {
-        targets.push(PurgeTarget::All);
-    }
-    Ok(targets)
 }
 
 impl admin::Upstreams for Control {

@@ -6,6 +6,7 @@
 //! - [`wire`]: HTTP/1.1 heads and bodies, read and written strictly.
 //! - [`cache`]: the law (RFC 9111 and friends), pure functions.
 //! - [`store`]: stored responses, fills in progress, purge.
+//! - [`fleet`]: what nodes tell each other: the purge log and who is a member; [`redis`]: the only owner of Redis connections.
 //! - [`upstream`]: pools of peers, health, choice.
 //! - [`proxy`]: one `Exchange` walks the steps of a request.
 //! - [`front`]: the front door: listeners, HTTP/1.1 and HTTP/2 loops, the tunnel.
@@ -19,8 +20,10 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod fleet;
 pub mod front;
 pub mod proxy;
+pub mod redis;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -2,12 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use eduham_edge::{
     admin::{
-        self, Config, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt, PurgeRefusal,
-        PurgeRequest, PurgeUrl, Readiness, Right, SetStateError, Token, UpstreamView, Upstreams,
+        self, Config, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt,
+        PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Readiness, Right, SetStateError, Token, Unreachable, UpstreamView,
+        Upstreams,
     },
     front::ListenAddress,
     telemetry::Metrics,
@@ -25,12 +31,13 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Remembers what it was asked; refuses hosts that begin with `bad`.
+/// Remembers what it was asked; refuses hosts that begin with `bad`, and cannot tell the fleet of the surrogate key `far`.
 #[derive(Default)]
 struct Purged(Mutex<Vec<PurgeRequest>>);
 
 impl Purge for Purged {
     fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
+        let far = request.surrogate_keys.iter().any(|key| key == "far");
         let refused = request.urls.iter().position(|url| url.host.starts_with("bad"));
         self.0.lock().push(request);
         Box::pin(async move {
@@ -38,13 +45,52 @@ impl Purge for Purged {
                 Some(index) => Err(PurgeRefusal::Url { index, reason: "goes above the root".into() }),
                 None => Ok(PurgeReceipt {
                     id: "7".into(),
+                    position: None,
                     matched: Some(2),
                     bytes: None,
-                    complete: true,
+                    complete: !far,
                     nodes: PurgeNodes::alone(),
+                    fleet: far.then_some(Unreachable::Unreachable),
                 }),
             }
         })
+    }
+
+    fn purges(&self) -> Vec<PurgeView> {
+        vec![purge_view()]
+    }
+
+    fn find(&self, id: String) -> BoxFuture<'_, Option<PurgeView>> {
+        Box::pin(async move { (id == "7").then(purge_view) })
+    }
+
+    fn fleet(&self) -> BoxFuture<'_, FleetView> {
+        Box::pin(async {
+            let (id, region, config) = ("edge-1".into(), None, "abc".into());
+            let (position, lag) = (Some(7), Some(0));
+            let node = NodeView { id, region, config, state: "live", position, lag, silent_ms: 12 };
+            FleetView { connected: true, position: 7, nodes: vec![node] }
+        })
+    }
+}
+
+fn purge_view() -> PurgeView {
+    PurgeView {
+        id: "7".into(),
+        node: "edge-1".into(),
+        at: SystemTime::UNIX_EPOCH,
+        position: None,
+        urls: vec!["a.test/".into()],
+        surrogate_keys: Vec::new(),
+        prefixes: Vec::new(),
+        hosts: Vec::new(),
+        all: false,
+        soft: true,
+        ignore_query: false,
+        matched: Some(2),
+        bytes: None,
+        complete: None,
+        nodes: None,
     }
 }
 
@@ -251,6 +297,10 @@ async fn a_token_may_do_what_it_is_allowed_and_no_more() {
         (Method::GET, "/upstreams", "", [401, 401, 401, 200, 403, 403, 200]),
         (Method::POST, "/purge", r#"{"all":true}"#, [401, 401, 401, 403, 200, 403, 200]),
         (Method::POST, peer, r#"{"state":"ready"}"#, [401, 401, 401, 403, 403, 200, 200]),
+        (Method::GET, "/purges", "", [401, 401, 401, 200, 403, 403, 200]),
+        (Method::GET, "/purges/7", "", [401, 401, 401, 200, 403, 403, 200]),
+        (Method::GET, "/purges/8", "", [401, 401, 401, 404, 403, 403, 404]),
+        (Method::GET, "/fleet", "", [401, 401, 401, 200, 403, 403, 200]),
         (Method::GET, "/nothing", "", [401, 401, 401, 404, 403, 403, 404]),
     ];
     for (method, path, body, expected) in rows {
@@ -312,7 +362,8 @@ async fn a_purge_is_receipted() {
     let body = json!({
         "urls": ["https://A.test./learn/a?x=1&y", "http://a.test:8080", "https://[2001:db8::1]:443/b/../c"],
         "surrogate_keys": ["course:42"], "soft": true, "wait": true, "timeout": "2s",
-        "prefixes": [], "hosts": [], "dry_run": false, "ignore_query": false, "all": false,
+        "prefixes": ["https://A.test/learn/"], "hosts": ["B.test.", "[2001:db8::1]"], "dry_run": false, "ignore_query": true,
+        "all": false,
     });
     let answer = control.post("/purge", &body).await;
     let nodes = json!({"live": 1, "acknowledged": 1, "lost": []});
@@ -329,12 +380,33 @@ async fn a_purge_is_receipted() {
             url("[2001:db8::1]", None, "/b/../c", None),
         ],
         surrogate_keys: vec!["course:42".into()],
+        prefixes: vec![url("a.test", None, "/learn/", None)],
+        hosts: vec!["b.test".into(), "[2001:db8::1]".into()],
         all: false,
         soft: true,
+        dry_run: false,
+        ignore_query: true,
         wait: true,
         timeout: Duration::from_secs(2),
     };
     assert_eq!(*control.purged.0.lock(), [expected]);
+}
+
+#[tokio::test]
+async fn a_purge_that_the_fleet_does_not_know_of_yet_is_answered_503() {
+    let answer = control(config()).await.post("/purge", &json!({"surrogate_keys": ["far"]})).await;
+    assert_eq!((answer.status, &answer.body["fleet"], &answer.body["id"]), (503, &json!("unreachable"), &json!("7")));
+    assert_eq!(answer.body["complete"], false);
+}
+
+#[tokio::test]
+async fn purges_and_the_fleet_are_shown() {
+    let control = control(config()).await;
+    let purges = control.get("/purges").await.body;
+    assert_eq!((&purges["purges"][0]["id"], &purges["purges"][0]["at"]), (&json!("7"), &json!("1970-01-01T00:00:00.000Z")));
+    assert_eq!(control.get("/purges/7").await.body["urls"], json!(["a.test/"]));
+    let fleet = control.get("/fleet").await.body;
+    assert_eq!((&fleet["position"], &fleet["nodes"][0]["id"], &fleet["nodes"][0]["lag"]), (&json!(7), &json!("edge-1"), &json!(0)));
 }
 
 #[tokio::test]
@@ -358,10 +430,11 @@ async fn a_purge_that_cannot_be_is_refused_with_the_entry_that_is_wrong() {
         (json!({"surrogate_keys": vec!["x"; 1001]}), 400, "at most 1000"),
         (json!({"all": true, "timeout": "10"}), 400, "`timeout`: a duration needs its unit"),
         (json!({"all": true, "timeout": "1m"}), 400, "`timeout` may be at most 25s"),
-        (json!({"prefixes": ["/a"]}), 422, "`prefixes` is not available yet"),
-        (json!({"hosts": ["a.test"]}), 422, "`hosts` is not available yet"),
-        (json!({"all": true, "dry_run": true}), 422, "`dry_run` is not available yet"),
-        (json!({"all": true, "ignore_query": true}), 422, "`ignore_query` is not available yet"),
+        (json!({"prefixes": ["https://a.test/", "/a"]}), 400, "prefixes[1] is not absolute"),
+        (json!({"prefixes": ["https://a.test/?q"]}), 400, "prefixes[0] has a query"),
+        (json!({"hosts": ["a.test:80"]}), 400, "hosts[0] is no host"),
+        (json!({"hosts": ["a.test", "https://a.test"]}), 400, "hosts[1] is no host"),
+        (json!({"all": true, "ignore_query": true}), 400, "`ignore_query` is about `urls`"),
     ];
     for (body, status, words) in rows {
         let answer = control.post("/purge", &body).await;
@@ -445,7 +518,7 @@ async fn the_purge_command_prints_the_receipt_and_exits_by_what_happened() {
         r#""nodes":{"acknowledged":1,"live":1,"lost":[]}}"#,
         "\n"
     );
-    let rows: [(&[&str], Fields<'_>, i32, &str, &str); 10] = [
+    let rows: [(&[&str], Fields<'_>, i32, &str, &str); 13] = [
         (&["--admin", &admin, "--all", "--wait"], &[token], 0, receipt, ""),
         (&["--admin", &admin, "--token-file", file, "--url", "https://a.test/"], &[], 0, receipt, ""),
         (&["--surrogate-key", "a", "--format", "json"], &[token, ("EDUHAM_EDGE_ADMIN", &admin)], 0, json, ""),
@@ -456,6 +529,15 @@ async fn the_purge_command_prints_the_receipt_and_exits_by_what_happened() {
             receipt,
             "",
         ),
+        (
+            &["--admin", &admin, "--prefix", "https://a.test/x", "--host", "a.test", "--dry-run"],
+            &[token],
+            0,
+            "would purge 2 responses, too many to count bytes\n",
+            "",
+        ),
+        (&["--admin", &admin, "--surrogate-key", "far"], &[token], 1, "", "the fleet is unreachable"),
+        (&["--admin", &admin, "--all", "--ignore-query"], &[token], 2, "", "required arguments were not provided"),
         (&["--admin", &admin, "--all"], &[], 1, "", "401: a token is needed"),
         (&["--admin", &admin, "--url", "/a"], &[token], 1, "", "400: urls[0] is not absolute"),
         (&["--admin", "unix:/nowhere.sock", "--all"], &[], 1, "", "cannot connect to unix:/nowhere.sock"),
@@ -470,9 +552,10 @@ async fn the_purge_command_prints_the_receipt_and_exits_by_what_happened() {
         assert!(stderr.contains(error) && stderr.is_empty() == error.is_empty(), "{arguments:?}: {stderr}");
     }
     let asked = control.purged.0.lock();
-    assert_eq!(asked.len(), 4);
+    assert_eq!(asked.len(), 6);
     assert!(asked[0].all && asked[0].wait && !asked[0].soft);
     assert_eq!((asked[3].urls.len(), asked[3].soft), (2, true));
+    assert_eq!((asked[4].prefixes.len(), asked[4].hosts.len(), asked[4].dry_run), (1, 1, true));
 }
 
 #[tokio::test]

@@ -12,9 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, Method, StatusCode, header, uri::Authority};
-use subtle::ConstantTimeEq;
 
-use super::{Config, Right, Token, problem::Problem, server::Control};
+use super::{Config, Right, Token, config::Denied, problem::Problem, server::Control};
 use crate::front::ListenAddress;
 
 /// Who asks, as the audit line names it; in the extensions of every request that passed.
@@ -66,41 +65,24 @@ fn authorise<'a>(config: &'a Config, right: Right, headers: &HeaderMap) -> Resul
     if config.tokens.is_empty() && !(right == Right::Read && config.metrics_token) {
         return Ok(None);
     }
-    let Some(given) = headers.get(header::AUTHORIZATION) else {
-        let detail = "a token is needed: send `Authorization: Bearer TOKEN` with one of admin.tokens";
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, detail).with_challenge("Bearer realm=\"eduham-edge\""));
-    };
-    let Some(token) = bearer(given.as_bytes()).and_then(|given| find(&config.tokens, given)) else {
-        let detail = "this is none of admin.tokens; is it the current one, sent as `Authorization: Bearer TOKEN`?";
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, detail)
-            .with_challenge("Bearer realm=\"eduham-edge\", error=\"invalid_token\""));
-    };
-    if token.allow.iter().any(|allowed| *allowed == right || *allowed == Right::All) {
-        return Ok(Some(token));
-    }
-    let right: &str = right.into();
-    let detail =
-        format!("token `{}` does not allow `{right}`; add it to the token's `allow` or use another", token.name);
-    Err(Problem::new(StatusCode::FORBIDDEN, detail)
-        .with_challenge("Bearer realm=\"eduham-edge\", error=\"insufficient_scope\""))
-}
-
-/// The token of `Bearer TOKEN`; the scheme's case does not matter (RFC 9110 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
-}
-
-/// Compares with every token, each in constant time, so that the time taken tells nothing of how much was right.
-fn find<'a>(tokens: &'a [Token], given: &[u8]) -> Option<&'a Token> {
-    let mut found = None;
-    for token in tokens {
-        let same = bool::from(token.value.as_bytes().ct_eq(given));
-        if same && !given.is_empty() {
-            found = Some(token);
+    config.token(right, headers).map(Some).map_err(|denied| match denied {
+        Denied::Missing => {
+            let detail = "a token is needed: send `Authorization: Bearer TOKEN` with one of admin.tokens";
+            Problem::new(StatusCode::UNAUTHORIZED, detail).with_challenge("Bearer realm=\"eduham-edge\"")
         }
-    }
-    found
+        Denied::Unknown => {
+            let detail = "this is none of admin.tokens; is it the current one, sent as `Authorization: Bearer TOKEN`?";
+            Problem::new(StatusCode::UNAUTHORIZED, detail)
+                .with_challenge("Bearer realm=\"eduham-edge\", error=\"invalid_token\"")
+        }
+        Denied::NotAllowed(name) => {
+            let right: &str = right.into();
+            let detail =
+                format!("token `{name}` does not allow `{right}`; add it to the token's `allow` or use another");
+            Problem::new(StatusCode::FORBIDDEN, detail)
+                .with_challenge("Bearer realm=\"eduham-edge\", error=\"insufficient_scope\"")
+        }
+    })
 }
 
 fn host(headers: &HeaderMap, address: &ListenAddress, node: &str) -> Result<(), Problem> {

@@ -5,14 +5,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::Config;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, rfc3339_ms};
 
 /// Handles on everything that the control listener shows or changes.
 #[derive(Clone)]
@@ -28,8 +28,18 @@ pub struct Parts {
 
 /// Whoever can purge stored responses.
 pub trait Purge: Send + Sync {
-    /// Applies the whole request, or refuses the whole of it. When it answers, no read of this node sees anything older.
+    /// Applies the whole request, or refuses the whole of it. When it answers, no read of this node sees anything older. A dry run
+    /// counts and does nothing.
     fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>>;
+
+    /// The last purges that were applied here, the newest first.
+    fn purges(&self) -> Vec<PurgeView>;
+
+    /// One of them, and how far it has come.
+    fn find(&self, id: String) -> BoxFuture<'_, Option<PurgeView>>;
+
+    /// The nodes that purge together.
+    fn fleet(&self) -> BoxFuture<'_, FleetView>;
 }
 
 /// `POST /purge`, its words understood and its bounds checked.
@@ -37,9 +47,17 @@ pub trait Purge: Send + Sync {
 pub struct PurgeRequest {
     pub urls: Vec<PurgeUrl>,
     pub surrogate_keys: Vec<String>,
+    /// Without a query; their path is a beginning.
+    pub prefixes: Vec<PurgeUrl>,
+    /// Lower case, without ports.
+    pub hosts: Vec<String>,
     pub all: bool,
     /// Expire in place of forget.
     pub soft: bool,
+    /// Count what would be touched, and do nothing.
+    pub dry_run: bool,
+    /// URLs are meant whatever their query.
+    pub ignore_query: bool,
     /// Answer only when every live node has applied it.
     pub wait: bool,
     /// How long to wait for them.
@@ -65,19 +83,88 @@ pub enum PurgeRefusal {
     /// No request could have this target.
     #[error("urls[{index}] {reason}")]
     Url { index: usize, reason: String },
+    #[error("prefixes[{index}] {reason}")]
+    Prefix { index: usize, reason: String },
+    #[error("the purge failed inside the edge: {reason}")]
+    Failed { reason: String },
 }
 
 /// What a purge did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PurgeReceipt {
     pub id: String,
-    /// Stored responses that were touched; `null` where they are not counted, since a purge never scans.
+    /// Its place in the fleet's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Stored responses of this node that were touched; `null` where there are too many to count.
     pub matched: Option<u64>,
     /// Their bytes.
     pub bytes: Option<u64>,
     /// From now on no node that serves has anything older.
     pub complete: bool,
     pub nodes: PurgeNodes,
+    /// The fleet does not know of it yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Unreachable>,
+}
+
+/// `"unreachable"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unreachable {
+    Unreachable,
+}
+
+/// A purge that was applied here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PurgeView {
+    pub id: String,
+    /// The node that issued it.
+    pub node: String,
+    /// By that node's clock.
+    #[serde(serialize_with = "rfc3339_ms")]
+    pub at: SystemTime,
+    pub position: Option<u64>,
+    pub urls: Vec<String>,
+    pub surrogate_keys: Vec<String>,
+    pub prefixes: Vec<String>,
+    pub hosts: Vec<String>,
+    pub all: bool,
+    pub soft: bool,
+    pub ignore_query: bool,
+    pub matched: Option<u64>,
+    pub bytes: Option<u64>,
+    /// Only where one purge is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<PurgeNodes>,
+}
+
+/// `GET /fleet`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FleetView {
+    /// Can this node hear of purges now?
+    pub connected: bool,
+    /// The last entry of the log that this node has applied.
+    pub position: u64,
+    pub nodes: Vec<NodeView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeView {
+    pub id: String,
+    pub region: Option<String>,
+    /// The hash of its configuration.
+    pub config: String,
+    /// `live` or `lost`
+    pub state: &'static str,
+    /// The last entry that it has said to have applied.
+    pub position: Option<u64>,
+    /// Entries that it has not applied yet.
+    pub lag: Option<u64>,
+    /// Since it was last heard of.
+    pub silent_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -167,6 +254,9 @@ pub struct Readiness {
     config_loaded: AtomicBool,
     listeners_bound: AtomicBool,
     first_health_round: AtomicBool,
+    /// The fleet's purges up to now are still to be read; never on a node without a fleet.
+    purge_log_behind: AtomicBool,
+    cut_off: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -179,6 +269,10 @@ pub enum UnreadyReason {
     ListenersNotBound,
     /// Not every peer has been probed once.
     FirstHealthRoundPending,
+    /// The purge log has not been read to its end.
+    PurgeLogBehind,
+    /// Cut off from its fleet with `when_cut_off: stop`.
+    CutOff,
     Draining,
 }
 
@@ -200,6 +294,14 @@ impl Readiness {
         self.first_health_round.store(true, Ordering::Release);
     }
 
+    pub fn set_purge_log_behind(&self, behind: bool) {
+        self.purge_log_behind.store(behind, Ordering::Release);
+    }
+
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Release);
+    }
+
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Release);
     }
@@ -214,6 +316,8 @@ impl Readiness {
             (!self.config_loaded.load(Ordering::Acquire), UnreadyReason::ConfigNotLoaded),
             (!self.listeners_bound.load(Ordering::Acquire), UnreadyReason::ListenersNotBound),
             (!self.first_health_round.load(Ordering::Acquire), UnreadyReason::FirstHealthRoundPending),
+            (self.purge_log_behind.load(Ordering::Acquire), UnreadyReason::PurgeLogBehind),
+            (self.cut_off.load(Ordering::Acquire), UnreadyReason::CutOff),
             (self.is_draining(), UnreadyReason::Draining),
         ];
         waits.into_iter().filter_map(|(waits, reason)| waits.then_some(reason)).collect()

@@ -1,24 +1,25 @@
-//! `POST /purge`: a body is read into a [`PurgeRequest`] that is within bounds, or refused with the entry that is wrong.
+//! `POST /purge`: a body is read into a [`PurgeRequest`] that is within bounds, or refused with the entry that is wrong. And what
+//! became of purges: `/purges`, `/fleet`.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
     body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    extract::{Path, State, rejection::BytesRejection},
 };
 use http::{StatusCode, Uri};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    PurgeReceipt, PurgeRequest, PurgeUrl,
+    FleetView, PurgeReceipt, PurgeRequest, PurgeUrl, PurgeView,
     guard::Caller,
     problem::{Problem, whole},
     server::{BODY_BYTES_MAX, Control},
 };
 use crate::{config::duration, telemetry::diagnostics::AUDIT};
 
-/// URLs and surrogate keys of one request; with `PURGED_MAX` of the store remembered, a hundred such requests may come
+/// Things that one request may name; with `PURGED_MAX` of the store remembered, a hundred such requests may come
 /// before the oldest is forgotten.
 pub(super) const TARGETS_MAX: usize = 1_000;
 
@@ -51,17 +52,59 @@ pub(super) async fn purge(
     State(control): State<Arc<Control>>,
     Extension(Caller(caller)): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<PurgeReceipt>, Problem> {
+) -> Result<(StatusCode, Json<PurgeReceipt>), Problem> {
     let body: Body = serde_json::from_slice(&whole(body, BODY_BYTES_MAX)?).map_err(|error| {
         bad(format!("the body is not a purge such as {{\"urls\":[\"https://a.test/x\"]}}: {error}"))
     })?;
     let request = request(body)?;
-    let what =
-        format!("{} urls, {} surrogate keys, all: {}", request.urls.len(), request.surrogate_keys.len(), request.all);
-    let soft = request.soft;
+    let what = what(&request);
+    let (soft, dry_run) = (request.soft, request.dry_run);
     let receipt = control.parts.purge.purge(request).await.map_err(|refusal| bad(refusal.to_string()))?;
-    tracing::info!(target: AUDIT, token = caller, action = "purge", what, soft, id = receipt.id);
-    Ok(Json(receipt))
+    if !dry_run {
+        tracing::info!(target: AUDIT, token = caller, action = "purge", what, soft, id = receipt.id);
+    }
+    let status = if receipt.fleet.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    Ok((status, Json(receipt)))
+}
+
+/// What a request names, for the audit line: the first of each kind, and how many more.
+fn what(request: &PurgeRequest) -> String {
+    let url = |url: &PurgeUrl| format!("{}{}", url.host, url.path);
+    let kinds = [
+        ("url", request.urls.first().map(url), request.urls.len()),
+        ("surrogate key", request.surrogate_keys.first().cloned(), request.surrogate_keys.len()),
+        ("prefix", request.prefixes.first().map(url), request.prefixes.len()),
+        ("host", request.hosts.first().cloned(), request.hosts.len()),
+        ("all", request.all.then(String::new), 1),
+    ];
+    let named = kinds.into_iter().filter_map(|(kind, first, count)| {
+        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        Some(format!("{kind} {}{more}", first?).trim_end().to_owned())
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct List {
+    purges: Vec<PurgeView>,
+}
+
+pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<List> {
+    Json(List { purges: control.parts.purge.purges() })
+}
+
+pub(super) async fn find(
+    State(control): State<Arc<Control>>,
+    Path(id): Path<String>,
+) -> Result<Json<PurgeView>, Problem> {
+    let found = control.parts.purge.find(id).await;
+    found.map(Json).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "this node knows no purge of this id; GET /purges lists the last ones")
+    })
+}
+
+pub(super) async fn fleet(State(control): State<Arc<Control>>) -> Json<FleetView> {
+    Json(control.parts.purge.fleet().await)
 }
 
 fn bad(detail: String) -> Problem {
@@ -69,22 +112,17 @@ fn bad(detail: String) -> Problem {
 }
 
 fn request(body: Body) -> Result<PurgeRequest, Problem> {
-    let unavailable = [
-        (!body.prefixes.is_empty(), "prefixes"),
-        (!body.hosts.is_empty(), "hosts"),
-        (body.dry_run, "dry_run"),
-        (body.ignore_query, "ignore_query"),
-    ];
-    if let Some((_, key)) = unavailable.iter().find(|(used, _)| *used) {
-        let detail = format!("`{key}` is not available yet; purge by `urls`, `surrogate_keys` or `all`");
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-    }
-    let targets = body.urls.len() + body.surrogate_keys.len();
+    let targets = body.urls.len() + body.surrogate_keys.len() + body.prefixes.len() + body.hosts.len();
     if targets == 0 && !body.all {
-        return Err(bad("this names nothing: give `urls`, `surrogate_keys` or `\"all\":true`".into()));
+        return Err(bad(
+            "this names nothing: give `urls`, `surrogate_keys`, `prefixes`, `hosts` or `\"all\":true`".into()
+        ));
     }
     if targets > TARGETS_MAX {
-        return Err(bad(format!("{targets} urls and surrogate keys; send at most {TARGETS_MAX} at once")));
+        return Err(bad(format!("{targets} urls, keys, prefixes and hosts; send at most {TARGETS_MAX} at once")));
+    }
+    if body.ignore_query && body.urls.is_empty() {
+        return Err(bad("`ignore_query` is about `urls`, and there are none".into()));
     }
     for (index, key) in body.surrogate_keys.iter().enumerate() {
         if key.is_empty()
@@ -104,14 +142,37 @@ fn request(body: Body) -> Result<PurgeRequest, Problem> {
     let urls = body.urls.iter().enumerate().map(|(index, text)| {
         url(text).map_err(|reason| bad(format!("urls[{index}] {reason}; write it as `https://host/path?query`")))
     });
+    let prefixes = body.prefixes.iter().enumerate().map(|(index, text)| {
+        let wrong = |reason| bad(format!("prefixes[{index}] {reason}; write it as `https://host/path`"));
+        let prefix = url(text).map_err(wrong)?;
+        if prefix.query.is_some() { Err(wrong("has a query, and a prefix ends before it")) } else { Ok(prefix) }
+    });
+    let hosts = body.hosts.iter().enumerate().map(|(index, text)| {
+        host(text).ok_or_else(|| bad(format!("hosts[{index}] is no host; write it as `a.test`, without scheme and port")))
+    });
     Ok(PurgeRequest {
         urls: urls.collect::<Result<_, _>>()?,
         surrogate_keys: body.surrogate_keys,
+        prefixes: prefixes.collect::<Result<_, _>>()?,
+        hosts: hosts.collect::<Result<_, _>>()?,
         all: body.all,
         soft: body.soft,
+        dry_run: body.dry_run,
+        ignore_query: body.ignore_query,
         wait: body.wait,
         timeout,
     })
+}
+
+/// A host name or an address, in the form that keys have it.
+fn host(text: &str) -> Option<String> {
+    let authority: http::uri::Authority = text.parse().ok()?;
+    let host = authority.host();
+    if host != text {
+        return None;
+    }
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    (!host.is_empty()).then_some(host)
 }
 
 fn url(text: &str) -> Result<PurgeUrl, &'static str> {

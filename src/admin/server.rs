@@ -39,7 +39,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every path with what it is for, as a request for an unknown one is told.
-const ENDPOINTS: [&str; 7] = [
+const ENDPOINTS: [&str; 10] = [
     "GET /livez",
     "GET /readyz",
     "GET /healthz",
@@ -47,6 +47,9 @@ const ENDPOINTS: [&str; 7] = [
     "GET /upstreams",
     "POST /upstreams/{upstream}/peers/{id}",
     "POST /purge",
+    "GET /purges",
+    "GET /purges/{id}",
+    "GET /fleet",
 ];
 
 /// The bound control listener.
@@ -169,6 +172,9 @@ fn router(parts: Parts, unix: bool) -> Router {
         .route("/upstreams", get(upstreams::list))
         .route("/upstreams/{upstream}/peers/{id}", post(upstreams::set_state))
         .route("/purge", post(purge::purge))
+        .route("/purges", get(purge::list))
+        .route("/purges/{id}", get(purge::find))
+        .route("/fleet", get(purge::fleet))
         .route("/metrics", get(metrics))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))

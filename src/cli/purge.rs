@@ -25,15 +25,30 @@ pub(super) struct Args {
     /// Everything that carries this surrogate key (repeatable; in the environment separated by spaces)
     #[arg(long, env = "EDUHAM_EDGE_SURROGATE_KEY", group = "target", value_name = "KEY", value_delimiter = ' ')]
     surrogate_key: Vec<String>,
+    /// All URLs that begin so, as https://a.test/courses/ (repeatable; in the environment separated by spaces)
+    #[arg(long, env = "EDUHAM_EDGE_PREFIX", group = "target", value_name = "URL", value_delimiter = ' ')]
+    prefix: Vec<String>,
+    /// Everything of this host, on all its ports (repeatable; in the environment separated by spaces)
+    #[arg(long, env = "EDUHAM_EDGE_HOST", group = "target", value_name = "HOST", value_delimiter = ' ')]
+    host: Vec<String>,
     /// Everything
     #[arg(long, env = "EDUHAM_EDGE_ALL", group = "target")]
     all: bool,
     /// Expire in place of forget: still served where stale is allowed
     #[arg(long, env = "EDUHAM_EDGE_SOFT")]
     soft: bool,
+    /// The URLs are meant whatever their query
+    #[arg(long, env = "EDUHAM_EDGE_IGNORE_QUERY", requires = "url")]
+    ignore_query: bool,
+    /// Count what would be touched on this node, and do nothing
+    #[arg(long, env = "EDUHAM_EDGE_DRY_RUN")]
+    dry_run: bool,
     /// Return only when every live node has applied it
     #[arg(long, env = "EDUHAM_EDGE_WAIT")]
     wait: bool,
+    /// How long to wait for them, as 10s
+    #[arg(long, env = "EDUHAM_EDGE_TIMEOUT", requires = "wait", value_name = "DURATION")]
+    timeout: Option<String>,
     /// How the receipt is printed
     #[arg(long, env = "EDUHAM_EDGE_FORMAT", value_enum, default_value_t)]
     format: Format,
@@ -47,6 +62,8 @@ pub(super) enum PurgeError {
     Token { path: PathBuf, source: std::io::Error },
     #[error("the purge was not accepted: {0}")]
     Refused(String),
+    #[error("the fleet is unreachable: purge {0} acts on this node now and is published when the log can be reached again")]
+    Unreachable(String),
     #[error("the purge is not complete: {acknowledged} of {live} nodes have applied it, lost: {lost}")]
     Incomplete { acknowledged: u64, live: u64, lost: String },
     #[error("cannot write the receipt: {0}")]
@@ -65,15 +82,20 @@ pub(super) fn run(args: &Args) -> Result<(), PurgeError> {
         None => std::env::var(TOKEN_ENV).ok(),
     };
     let body = serde_json::json!({
-        "urls": args.url, "surrogate_keys": args.surrogate_key, "all": args.all, "soft": args.soft, "wait": args.wait,
+        "urls": args.url, "surrogate_keys": args.surrogate_key, "prefixes": args.prefix, "hosts": args.host, "all": args.all,
+        "soft": args.soft, "dry_run": args.dry_run, "wait": args.wait, "timeout": args.timeout,
+        "ignore_query": args.ignore_query,
     });
     let token = token.as_deref().map(str::trim);
     let answer = control::ask(&args.admin, Method::POST, "/purge", token, Some(body.to_string().into_bytes()))?;
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&answer.body).map_err(|_| PurgeError::Refused(answer.problem()))?;
+    if receipt["fleet"] == "unreachable" {
+        return Err(PurgeError::Unreachable(receipt["id"].as_str().unwrap_or_default().to_owned()));
+    }
     if answer.status != StatusCode::OK {
         return Err(PurgeError::Refused(answer.problem()));
     }
-    let receipt: serde_json::Value =
-        serde_json::from_slice(&answer.body).map_err(|_| PurgeError::Refused(answer.problem()))?;
     let (live, acknowledged) = (&receipt["nodes"]["live"], &receipt["nodes"]["acknowledged"]);
     let mut out = std::io::stdout().lock();
     match args.format {
@@ -81,6 +103,11 @@ pub(super) fn run(args: &Args) -> Result<(), PurgeError> {
         Format::Text => {
             let counted =
                 |count: &serde_json::Value, unit: &str| count.as_u64().map(|count| format!(", {count} {unit}"));
+            if args.dry_run {
+                let counted = |count: &serde_json::Value| count.as_u64().map_or("too many to count".into(), |n| n.to_string());
+                writeln!(out, "would purge {} responses, {} bytes", counted(&receipt["matched"]), counted(&receipt["bytes"]))?;
+                return Ok(());
+            }
             writeln!(
                 out,
                 "purge {} applied by {acknowledged} of {live} nodes{}{}",

@@ -40,7 +40,7 @@ pub use schema::schema;
 /// A duration as operators write it, wherever they do.
 pub(crate) use units::duration;
 
-use crate::{admin, cache, front, proxy::routing, store, telemetry, upstream};
+use crate::{admin, cache, fleet, front, proxy::routing, store, telemetry, upstream};
 
 /// Everything that one edge needs to run. Made only by resolving a file: what is here is valid.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ pub struct Config {
     pub node: Node,
     pub server: front::Config,
     pub admin: admin::Config,
+    pub fleet: fleet::Config,
     pub store: store::Config,
     /// Named cache policies, in the order of their names.
     pub policies: Vec<Arc<cache::Policy>>,

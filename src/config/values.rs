@@ -12,6 +12,7 @@ use crate::{
         routing::{HostPattern, PathPattern, Segment, StickySource, ValuePattern},
         target::{BadTarget, Target},
     },
+    redis::Url,
     telemetry,
     upstream::{PeerAddress, RetryWhen, StatusPattern},
 };
@@ -77,6 +78,11 @@ pub(super) fn host_name(text: &str) -> Result<(), String> {
     };
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.len() <= 253 && name.split('.').all(label) { Ok(()) } else { Err(format!("\"{text}\" is no host name")) }
+}
+
+/// `redis://..`, `rediss://..`, `redis+cluster://..`, `redis+sentinel://..`
+pub(super) fn redis_url(text: &str) -> Result<(), String> {
+    text.parse::<Url>().map(drop).map_err(|error| error.to_string())
 }
 
 /// `a.test`, `*.b.test`, an IP address; without a port.

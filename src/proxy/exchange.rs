@@ -123,6 +123,14 @@ impl Exchange<'_> {
         body: &mut B,
         sink: &mut S,
     ) -> Result<Option<Box<Socket>>, ClientGone> {
+        if self.edge.fleet.is_stopped() {
+            self.deliver_refusal(sink, &Refusal::CutOff).await?;
+            return Ok(None);
+        }
+        if self.request.method.as_str() == "PURGE" {
+            self.purge_by_method(sink).await?;
+            return Ok(None);
+        }
         if self.connection.redirect_to_https {
             let to = format!("https://{}{}", self.request.authority.host, self.request.target.path_and_query());
             self.deliver_synthetic(sink, synth::redirect(StatusCode::PERMANENT_REDIRECT, &to), false).await?;

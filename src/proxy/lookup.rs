@@ -197,6 +197,8 @@ impl Exchange<'_> {
             return Ok(false);
         }
         let reuse = cache::reuse(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged);
+        // A node that may not have heard of a purge asks; a purge may have meant this.
+        let reuse = if self.edge.fleet.is_trusted() { reuse } else { Reuse::Validate(Reason::Purged) };
         let as_it_is = matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed | Reuse::StaleWhileRevalidate);
         if as_it_is && cache::evaluate(&view, meta) == Precondition::Failed {
             // What is stored cannot say that a precondition is false (RFC 9111 4.3.2).
@@ -248,7 +250,8 @@ impl Exchange<'_> {
 
     fn covers_error(&self, wanted: &Wanted, found: &Found) -> bool {
         let now = self.edge.clock.now();
-        cache::may_answer_error(&found.stored.meta, &wanted.directives, &wanted.policy, now, found.soft_purged)
+        self.edge.fleet.is_trusted()
+            && cache::may_answer_error(&found.stored.meta, &wanted.directives, &wanted.policy, now, found.soft_purged)
     }
 
     /// Which of the bytes that this request gets are not here.

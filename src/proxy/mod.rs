@@ -5,7 +5,8 @@
 //! 3. [`lookup`]: key, stored response, may it be used?
 //! 4. [`fetch`]: one exchange with an origin, with retries. [`refill`] runs it for the store, [`pass`] for one client.
 //! 5. [`deliver`]: the answer, from whatever there is; [`partial`] puts one together.
-//! 6. [`synth`]: every answer we make ourselves. [`log`]: one record and one count per request.
+//! 6. [`purge`]: what takes stored responses away, from operators, clients and other nodes.
+//! 7. [`synth`]: every answer we make ourselves. [`log`]: one record and one count per request.
 //!
 //! Steps hold no policy: what may be stored or reused is said by [`crate::cache`], where to go by
 //! [`crate::upstream`].
@@ -20,6 +21,7 @@ pub mod log;
 pub mod lookup;
 pub mod partial;
 pub mod pass;
+pub mod purge;
 pub mod receive;
 pub mod refill;
 pub mod route;
@@ -33,13 +35,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::routing::Scheme;
 use crate::{
     cache::{Key, url_hash},
     clock::Clock,
     config::Config,
+    fleet::Fleet,
     store::Store,
     telemetry::{AccessLog, Metrics},
     upstream::{Connector, Pools},
@@ -50,6 +53,9 @@ pub struct Edge {
     /// What the configuration says now; an exchange keeps the one it began with.
     pub snapshot: ArcSwap<Snapshot>,
     pub store: Store,
+    pub fleet: Arc<Fleet>,
+    /// Told when purges have left something to clear away.
+    pub reclaim: Notify,
     pub connector: Arc<Connector>,
     pub metrics: Metrics,
     pub access: AccessLog,

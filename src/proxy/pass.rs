@@ -11,9 +11,9 @@ use super::{
     downstream::{ClientGone, RequestBody, RequestBodyError, ResponseSink},
     exchange::Exchange,
     fetch::{self, Interim, OriginRequest, OriginResponse, Payload, Source, Tries, outgoing, read_head},
+    purge,
     routing::Route,
     synth::Refusal,
-    target::Target,
 };
 use crate::{
     cache::{self, HeadOutcome, RequestView, ResponseView, Times},
@@ -223,17 +223,15 @@ impl Exchange<'_> {
             path: request.target.path().to_owned(),
             query: request.target.query().map(str::to_owned),
         };
-        let now = self.edge.clock.now();
+        let mut urls = Vec::new();
         for named in cache::invalidated(&request.method, status, &target, fields) {
             let path_and_query = match &named.query {
                 Some(query) => format!("{}?{query}", named.path),
                 None => named.path.clone(),
             };
-            let Ok(normal) = Target::parse(&path_and_query) else { continue };
-            for url in self.snapshot.stored_urls(self.edge, &named.host, named.port, &normal) {
-                self.edge.store.invalidate(url, now);
-            }
+            urls.extend(purge::normal_url(named.host, named.port, &path_and_query));
         }
+        self.edge.invalidate(urls);
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{
-        ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+        ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
     },
 };
 
@@ -42,6 +42,11 @@ pub enum Refusal {
     BadRoom,
     #[error("this route needs a room")]
     NoRoom,
+    #[error("PURGE needs `Authorization: Bearer TOKEN` with one of admin.tokens that may purge")]
+    PurgeNotAllowed(StatusCode),
+    /// `fleet.when_cut_off: stop`
+    #[error("this edge cannot hear of purges and answers nothing until it can")]
+    CutOff,
     #[error("this origin may not open sockets here")]
     OriginNotAllowed,
     #[error("this is not a WebSocket handshake of version 13")]
@@ -86,6 +91,8 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::PurgeNotAllowed(status) => *status,
+            Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
             Self::OnlyIfCached | Self::CollapseExpired => StatusCode::GATEWAY_TIMEOUT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::Origin(failure) => failure.status,
@@ -107,6 +114,8 @@ impl Refusal {
             Self::BadRoom => "bad-room",
             Self::NoRoom => "no-room",
             Self::OriginNotAllowed => "origin-not-allowed",
+            Self::PurgeNotAllowed(_) => "purge-not-allowed",
+            Self::CutOff => "cut-off",
             Self::BadHandshake => "bad-handshake",
             Self::WebSocketVersion => "websocket-version",
             Self::OnlyIfCached => "only-if-cached",
@@ -123,6 +132,7 @@ impl Refusal {
             Self::Loop => Some("proxy_loop_detected"),
             Self::CollapseExpired => Some("http_response_timeout"),
             Self::NoRoute => Some("destination_not_found"),
+            Self::CutOff => Some("proxy_internal_error"),
             Self::OptionsOfTheEdge | Self::PreconditionFailed | Self::OnlyIfCached => None,
             _ => Some("http_request_error"),
         }
@@ -152,6 +162,9 @@ pub fn refuse(refusal: &Refusal, request: &HeaderMap, id: &RequestId) -> Synthet
     }
     if matches!(refusal, Refusal::MethodNotAllowed | Refusal::OptionsOfTheEdge) {
         fields.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"eduham-edge\""));
     }
     if matches!(refusal, Refusal::WebSocketVersion) {
         // RFC 6455 4.4, RFC 9110 15.5.22.

@@ -30,7 +30,7 @@ pub use body::{Body, Part, Parts};
 pub use config::{Config, Memory};
 pub use fill::{BEHIND_MAX, Broken, Coming, Failure, Fill, Outcome, Reader};
 pub use memory::{INLINE_MAX, PART_BYTES, Read};
-pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, surrogate_hash};
+pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, Subject, text_hash};
 
 use crate::{
     cache::{self, Key, Meta, Span, VariantKey},
@@ -45,6 +45,9 @@ const REMEMBERED_MAX: u64 = 100_000;
 /// Variants that a freshening may leave: it adds one only where `Vary` changes, and the next new one brings the
 /// policy's maximum to bear.
 const FRESHENED_MAX: usize = 10_000;
+/// Keys up to which a purge counts what it matches; beyond, its receipt says nothing of that. A walk over so many takes some tens of
+/// milliseconds of a thread.
+const COUNTED_MAX: u64 = 100_000;
 /// After a failure a key that may answer stale is tried again once in so long (contract: Stale).
 const FAILING_FOR: Duration = Duration::from_secs(1);
 
@@ -73,6 +76,15 @@ impl Stored {
             Body::Parts(parts) => size_of_val(parts.all()),
         };
         (head + body + self.key.text().len()) as u64
+    }
+
+    /// What purges look at.
+    fn subject(&self) -> Subject<'_> {
+        // A key's text is `scheme://host:port/path?query#...`, and `#` is in no host, path or query.
+        let text = self.key.text();
+        let target = text.split_once("://").map_or(text, |(_, target)| target);
+        let target = target.split_once('#').map_or(target, |(target, _)| target);
+        Subject { url: self.url, target, surrogate_keys: &self.surrogate_keys }
     }
 
     fn is_same_variant(&self, other: &Self) -> bool {
@@ -113,9 +125,16 @@ pub struct Place {
 }
 
 /// What a purge did here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purged {
     pub position: Position,
+    /// `None` where too much is stored to count.
+    pub counted: Option<Counted>,
+}
+
+/// Stored responses and the bytes of their bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
     pub matched: u64,
     pub bytes: u64,
 }
@@ -142,7 +161,7 @@ impl Store {
     pub fn new(config: &Config, seed: u64, metrics: &Metrics) -> Self {
         Self {
             memory: memory::Memory::new(&config.memory, metrics),
-            purges: Purges::new(),
+            purges: Purges::new(seed),
             fills: Mutex::new(HashMap::new()),
             uncollapsible: Cache::new(REMEMBERED_MAX),
             failing: Cache::new(REMEMBERED_MAX),
@@ -205,7 +224,7 @@ impl Store {
         if stored.checked.load(Ordering::Acquire) == position {
             return PurgeVerdict::Untouched;
         }
-        let verdict = self.purges.check(stored.position, stored.url, &stored.surrogate_keys);
+        let verdict = self.purges.check(stored.position, &stored.subject());
         if matches!(verdict, PurgeVerdict::Untouched) {
             stored.checked.store(position, Ordering::Release);
         }
@@ -309,7 +328,7 @@ impl Store {
     }
 
     fn stored(&self, place: Place, meta: Meta, variant: VariantKey, body: Body) -> Stored {
-        let surrogate_keys = meta.surrogate_keys().iter().map(|key| surrogate_hash(self.seed, key.as_str())).collect();
+        let surrogate_keys = meta.surrogate_keys().iter().map(|key| text_hash(self.seed, key.as_str())).collect();
         Stored {
             meta,
             body,
@@ -329,7 +348,7 @@ impl Store {
     }
 
     fn is_purged(&self, stored: &Stored) -> bool {
-        matches!(self.purges.check(stored.position, stored.url, &stored.surrogate_keys), PurgeVerdict::Hard)
+        matches!(self.purges.check(stored.position, &stored.subject()), PurgeVerdict::Hard)
     }
 
     /// Forgets one stored response.
@@ -342,36 +361,63 @@ impl Store {
         self.memory.family(key.hash()).is_some() || self.fill(key.hash()).is_some()
     }
 
-    /// Issues a purge: it holds when this returns. Says what it matched, for which it walks the tier: call it off
-    /// the workers.
-    pub fn purge(&self, order: &PurgeOrder, now: SystemTime) -> Purged {
+    /// Issues a purge: it holds when this returns. What it took is reclaimed later, by [`reclaim`](Self::reclaim).
+    pub fn apply(&self, order: &PurgeOrder, now: SystemTime) -> Position {
         let position = self.purges.apply(order, now);
-        self.detach_fills(|_| true);
-        let (mut matched, mut bytes) = (0, 0);
+        self.detach_fills(order);
+        position
+    }
+
+    /// Orders may have been missed: everything that was stored until now, or is on its way, counts as purged.
+    pub fn forget_all(&self) -> Position {
+        let position = self.purges.forget_all();
+        self.detach_fills(&PurgeOrder { targets: vec![PurgeTarget::All], soft: false });
+        position
+    }
+
+    /// Issues a purge as [`apply`](Self::apply) does, and counts what it matched as far as [`COUNTED_MAX`] goes. Walks the tier: call
+    /// it off the workers.
+    pub fn purge(&self, order: &PurgeOrder, now: SystemTime) -> Purged {
+        let counted = self.count(order);
+        Purged { position: self.apply(order, now), counted }
+    }
+
+    /// What a purge would match. Walks the tier: call it off the workers.
+    pub fn count(&self, order: &PurgeOrder) -> Option<Counted> {
+        if self.memory.usage().1 > COUNTED_MAX {
+            return None;
+        }
+        let purges = Purges::new(self.seed);
+        purges.apply(order, SystemTime::UNIX_EPOCH);
+        let mut counted = Counted::default();
         for stored in self.memory.walk() {
-            let hard = match self.verdict(&stored) {
-                PurgeVerdict::Untouched => continue,
-                PurgeVerdict::Soft(at) if at == now => false,
-                PurgeVerdict::Soft(_) => continue,
-                PurgeVerdict::Hard => true,
-            };
-            matched += 1;
-            bytes += stored.body.held();
-            if hard {
+            let is_touched = !matches!(purges.check(0, &stored.subject()), PurgeVerdict::Untouched);
+            if is_touched && !matches!(self.verdict(&stored), PurgeVerdict::Hard) {
+                counted.matched += 1;
+                counted.bytes += stored.body.held();
+            }
+        }
+        Some(counted)
+    }
+
+    /// Gives back the space of what purges have taken. Walks the tier: call it off the workers, and not for every purge.
+    pub fn reclaim(&self) {
+        for stored in self.memory.walk() {
+            if matches!(self.verdict(&stored), PurgeVerdict::Hard) {
                 self.memory.remove(&stored);
             }
         }
-        Purged { position, matched, bytes }
     }
 
-    /// Invalidates by URL without counting (RFC 9111 4.4).
-    pub fn invalidate(&self, url: u128, now: SystemTime) {
-        self.purges.apply(&PurgeOrder { targets: vec![PurgeTarget::Url(url)], soft: false }, now);
-        self.detach_fills(|fill| fill == url);
-    }
-
-    /// What is on its way began before the purge: those who already read it go on, later requests begin anew.
-    fn detach_fills(&self, is_touched: impl Fn(u128) -> bool) {
+    /// What is on its way began before the purge: those who already read it go on, later requests begin anew. Which surrogate keys it
+    /// will have is not known yet, so only an order of URLs alone leaves others in peace.
+    fn detach_fills(&self, order: &PurgeOrder) {
+        let is_touched = |url: u128| {
+            order.targets.iter().any(|target| match target {
+                PurgeTarget::Url(named) => *named == url,
+                _ => true,
+            })
+        };
         self.fills().retain(|_, running| {
             let touched = is_touched(running.url);
             if touched {

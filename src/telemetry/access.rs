@@ -110,7 +110,11 @@ pub struct AccessRecord<'a> {
     pub close_reason: Option<&'a str>,
 }
 
-fn rfc3339_ms<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes a moment as RFC 3339 in UTC, with milliseconds.
+///
+/// # Errors
+/// What the serializer says.
+pub fn rfc3339_ms<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     let nanos = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let at = i128::try_from(nanos).map_err(S::Error::custom)?;
     let at = OffsetDateTime::from_unix_timestamp_nanos(at).map_err(S::Error::custom)?;

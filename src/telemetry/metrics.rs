@@ -1,7 +1,7 @@
 //! Every metric with its name, labels and meaning. Labels are bounded: never a URL.
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::route_metrics::Routes;
@@ -43,6 +43,7 @@ macro_rules! metrics {
 
 macro_rules! make {
     (IntCounter, $name:literal, $help:literal) => { IntCounter::new($name, $help).expect("a valid name") };
+    (Gauge, $name:literal, $help:literal) => { Gauge::new($name, $help).expect("a valid name") };
     (IntGauge, $name:literal, $help:literal) => { IntGauge::new($name, $help).expect("a valid name") };
     (IntCounterVec, $name:literal, $help:literal, [$($label:literal),+]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),+]).expect("valid names")
@@ -80,6 +81,11 @@ metrics! {
     fills: IntGaugeVec("fills", ["state"]) "Fetches in progress that clients share.";
     collapse_expired: IntCounter("collapse_expired_total") "Waiters whose collapse wait ran out.";
     purges: IntCounterVec("purges_total", ["kind"]) "Purges applied.";
+    purge_lag: Gauge("purge_lag_seconds") "Seconds since this node was known to have applied every purge of its fleet; grows while it is cut off.";
+    fleet_connected: IntGauge("fleet_connected") "1 while this node hears of the fleet's purges.";
+    fleet_nodes: IntGauge("fleet_nodes") "Live nodes of the fleet, this one included.";
+    redis_up: IntGaugeVec("redis_up", ["use"]) "1 while Redis answers.";
+    redis_duration: HistogramVec("redis_duration_seconds", ["use"]) "Time of one command, connecting included.";
     upstream_requests: IntCounterVec("upstream_requests_total", ["upstream", "peer", "status"]) "Answers from origins.";
     upstream_connect: HistogramVec("upstream_connect_seconds", ["upstream"]) "Time to a new connection.";
     upstream_first_byte: HistogramVec("upstream_first_byte_seconds", ["upstream"]) "From the request to the response head.";

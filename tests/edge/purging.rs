@@ -59,6 +59,110 @@ async fn a_purge_by_key_takes_what_carries_it_and_one_of_all_takes_all() {
 }
 
 #[tokio::test]
+async fn prefixes_hosts_and_urls_of_any_query_take_what_lies_there() {
+    let origin = origin().await;
+    let targets = ["/", "/a", "/a?q=1", "/a/b", "/ab?q"];
+    for target in targets {
+        origin.serve(target.split('?').next().unwrap(), cacheable("x"));
+    }
+    let edge = edge(&origin).start().await;
+    for (order, left) in [
+        (r#"{"prefixes":["https://A.test/a"]}"#, [true, false, false, false, false]),
+        (r#"{"prefixes":["http://a.test/%61/"]}"#, [true, true, true, false, true]),
+        (r#"{"prefixes":["http://b.test/"]}"#, [true; 5]),
+        (r#"{"hosts":["a.TEST"]}"#, [false; 5]),
+        (r#"{"hosts":["b.test"]}"#, [true; 5]),
+        (r#"{"urls":["http://a.test/a"]}"#, [true, false, true, true, true]),
+        (r#"{"urls":["http://a.test/a?z"],"ignore_query":true}"#, [true, false, false, true, true]),
+    ] {
+        for target in targets {
+            let _ = edge.get(target).await;
+        }
+        let gone = left.iter().filter(|left| !**left).count();
+        let dry = format!(r#"{{"dry_run":true,{}"#, &order[1..]);
+        for _ in 0..2 {
+            let counted = edge.purge(&dry).await;
+            assert_eq!((&counted["matched"], &counted["bytes"]), (&gone.into(), &gone.into()), "{dry}");
+        }
+        for target in targets {
+            assert!(hit(&edge, target).await, "a dry run does nothing: {dry} {target}");
+        }
+        assert_eq!(edge.purge(order).await["matched"], gone, "{order}");
+        for (target, left) in targets.into_iter().zip(left) {
+            assert_eq!(hit(&edge, target).await, left, "{order} {target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_purged_gives_its_space_back() {
+    let origin = origin().await;
+    origin.serve("/a", cacheable("x".repeat(10_000)));
+    let edge = edge(&origin).start().await;
+    let _ = edge.get("/a").await;
+    edge.settled().await;
+    assert!(edge.metric("edge_cache_stored_bytes") > 10_000.0);
+    edge.purge(r#"{"all":true}"#).await;
+    eventually("it is cleared away", || edge.metric("edge_cache_stored_bytes") == 0.0).await;
+}
+
+#[tokio::test]
+async fn purges_are_remembered() {
+    let origin = origin().await;
+    origin.serve("/a", cacheable("x"));
+    let edge = edge(&origin).start().await;
+    let _ = edge.get("/a").await;
+    let read = async |path: &str| -> serde_json::Value {
+        let answer = edge.control(&get(path)).await;
+        serde_json::from_str(answer.text()).expect("JSON")
+    };
+    let first = edge.purge(r#"{"urls":["http://a.test/a?b"],"soft":true}"#).await;
+    let second = edge.purge(r#"{"hosts":["a.test"],"wait":true}"#).await;
+    let _ = edge.ask(&ask("POST", "/a")).await;
+    let purges = read("/purges").await["purges"].clone();
+    let ids: Vec<_> = purges.as_array().expect("a list").iter().map(|purge| &purge["id"]).collect();
+    assert_eq!(ids, [&second["id"], &first["id"]], "the newest first, and not what clients do");
+    let found = read(&format!("/purges/{}", first["id"].as_str().expect("a text"))).await;
+    assert_eq!((&found["urls"][0], &found["soft"], &found["complete"]), (&"a.test/a?b".into(), &true.into(), &true.into()));
+    assert_eq!((&found["at"], &found["node"]), (&"2026-11-24T02:21:37.400Z".into(), &"edge-test".into()));
+    assert_eq!((&second["matched"], &second["complete"]), (&1.into(), &true.into()));
+    let fleet = read("/fleet").await;
+    assert_eq!((&fleet["connected"], &fleet["nodes"][0]["id"]), (&true.into(), &"edge-test".into()));
+}
+
+#[tokio::test]
+async fn the_method_purge_takes_its_url_with_a_token_that_may() {
+    let origin = origin().await;
+    origin.serve("/a", cacheable("x"));
+    let token = |name: &str, allow: &str| format!("{{ name: {name}, value: {name}-secret, allow: [ {allow} ] }}");
+    let tokens = [token("cms", "purge"), token("reader", "read")].join(", ");
+    let yaml = format!(
+        "version: 1\nserver: {{ listeners: [ {{ address: \"{{listener}}\" }} ] }}\n\
+         admin: {{ address: \"{{admin}}\", tokens: [ {tokens} ] }}\nlog: {{ access: {{ to: none }} }}\n\
+         upstreams: {{ origin: {{ peers: [ \"{}\" ] }} }}\ncache: {{ test: {{}} }}\n\
+         routes: [ {{ name: pages, match: {{}}, upstream: origin, cache: test }} ]\n",
+        origin.address()
+    );
+    let edge = configured(&yaml).start().await;
+    for (authorization, status, left) in [
+        (None, 401, true),
+        (Some("Bearer other-secret"), 401, true),
+        (Some("Bearer reader-secret"), 403, true),
+        (Some("Bearer cms-secret"), 200, false),
+    ] {
+        let _ = edge.get("/a").await;
+        let mut purge = ask("PURGE", "/a");
+        if let Some(value) = authorization {
+            purge = purge.field("Authorization", value);
+        }
+        let answer = edge.ask(&purge).await;
+        assert_eq!(answer.status, status, "{authorization:?}: {}", answer.text());
+        assert_eq!(hit(&edge, "/a").await, left, "{authorization:?}");
+    }
+    assert!(!origin.asked().iter().any(|asked| asked.method == "PURGE"), "it is not for the origin");
+}
+
+#[tokio::test]
 async fn what_was_purged_is_not_served_when_the_origin_fails_unless_softly() {
     for (soft, status) in [(false, 502), (true, 200)] {
         let origin = origin().await;

@@ -1,4 +1,4 @@
-//! `node`, `admin`, `store` and `log`.
+//! `node`, `admin`, `redis`, `fleet`, `store` and `log`.
 
 use super::{Resolver, names, server};
 use crate::{
@@ -7,8 +7,9 @@ use crate::{
         Node,
         checked::{Checked, Fields, Value},
     },
+    fleet::{self, WhenCutOff},
     front::{self, ListenAddress},
-    store,
+    redis, store,
     telemetry::{self, Access, AccessTo},
 };
 
@@ -100,6 +101,32 @@ fn token(fields: &Fields, resolver: &mut Resolver<'_>) -> Option<Token> {
         name: fields.text("name")?.to_owned(),
         value: text.to_owned(),
         allow: allow.items().iter().filter_map(Checked::word).filter_map(|word| word.parse::<Right>().ok()).collect(),
+    })
+}
+
+pub(super) fn fleet(value: &Checked, shared: &Checked) -> fleet::Config {
+    let fields = value.fields();
+    let own = fields.and_then(|fields| fields.fields("redis"));
+    fleet::Config {
+        redis: own.or(shared.fields()).and_then(redis),
+        lease: fields.map(|fields| fields.duration("lease")).unwrap_or_default(),
+        history: fields.map(|fields| fields.duration("history")).unwrap_or_default(),
+        when_cut_off: fields.map_or(WhenCutOff::Serve, |fields| {
+            let words = [
+                ("serve", WhenCutOff::Serve),
+                ("revalidate", WhenCutOff::Revalidate),
+                ("stop", WhenCutOff::Stop),
+            ];
+            fields.choose("when_cut_off", &words)
+        }),
+    }
+}
+
+fn redis(fields: &Fields) -> Option<redis::Config> {
+    Some(redis::Config {
+        url: fields.text("url")?.parse().ok()?,
+        prefix: fields.text("prefix")?.to_owned(),
+        timeout: fields.duration("timeout"),
     })
 }
 

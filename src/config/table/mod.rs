@@ -43,8 +43,7 @@ pub(super) static ROOT: &[Key] = &[
         Kind::Or(&["none"], &Kind::Struct(operations::REDIS)),
         "none",
         "What nodes share; without it one node is complete in itself.",
-    )
-    .off(),
+    ),
     key("fleet", Kind::Struct(operations::FLEET), "{}", "How nodes tell each other about purges."),
     key("store", Kind::Struct(operations::STORE), "{}", "Where stored responses are kept."),
     key(

@@ -3,7 +3,7 @@
 use super::{
     Key, Kind,
     kind::{OR_NONE_DURATION, SIZE, key, list, one_or_many, optional, required, words},
-    texts::{GLOB, LISTEN_ADDRESS, LOG_LEVEL, LOG_PATH, NAME, NETWORK, STATUS_PATTERN, TARGET, TEXT},
+    texts::{GLOB, LISTEN_ADDRESS, LOG_LEVEL, LOG_PATH, NAME, NETWORK, REDIS_URL, STATUS_PATTERN, TARGET, TEXT},
 };
 
 pub(super) static NODE: &[Key] = &[
@@ -65,24 +65,22 @@ static TOKEN: &[Key] = &[
 ];
 
 pub(super) static REDIS: &[Key] = &[
-    required("url", TEXT, "`redis://`, `rediss://`, `redis+cluster://` or `redis+sentinel://` and the address."),
+    required("url", REDIS_URL, "`redis://`, `rediss://`, `redis+cluster://` or `redis+sentinel://` and the address."),
     key("prefix", TEXT, "\"eh:\"", "What every key begins with."),
     key("timeout", Kind::PositiveDuration, "50ms", "Of one command."),
 ];
 
 pub(super) static FLEET: &[Key] = &[
     key("edges", Kind::Struct(EDGES), "{}", "Other edges that may ask this one.").off(),
-    key("lease", Kind::PositiveDuration, "10s", "A node that is silent for so long is lost.").unwritten(),
-    key("history", Kind::PositiveDuration, "1d", "How long purges are remembered for nodes that come back.")
-        .unwritten(),
+    key("lease", Kind::PositiveDuration, "10s", "A node that is silent for so long is lost."),
+    key("history", Kind::PositiveDuration, "1d", "How long purges are remembered for nodes that come back."),
     key(
         "when_cut_off",
         words(&["serve", "revalidate", "stop"]),
         "serve",
         "What a node does that cannot hear of purges.",
-    )
-    .unwritten(),
-    optional("redis", Kind::Struct(REDIS), "A Redis of its own.").unwritten(),
+    ),
+    optional("redis", Kind::Struct(REDIS), "A Redis of its own."),
 ];
 
 static EDGES: &[Key] = &[

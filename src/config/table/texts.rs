@@ -27,6 +27,7 @@ texts! {
     PEER_ADDRESS: "an address such as 127.0.0.1:8101, name:443 or unix:PATH", Some("^(unix:.+|.+:[0-9]+)$"),
         |text| values::peer_address(text).map(drop);
     NETWORK: "an address or network such as 10.0.0.0/8", Some("^[0-9a-fA-F:.]+(/[0-9]+)?$"), |text| values::network(text).map(drop);
+    REDIS_URL: "a URL such as redis://127.0.0.1:6379", Some("^rediss?([+](cluster|sentinel))?://"), values::redis_url;
     HOST_PATTERN: "a host such as a.test or \"*.b.test\"", None, |text| values::host_pattern(text).map(drop);
     HOST_NAME: "a host name", None, values::host_name;
     HOST_LITERAL: "a host", None, |text| values::host_literal(text).map(drop);

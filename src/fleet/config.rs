@@ -1,0 +1,30 @@
+//! What the fleet is told by `fleet` and `redis` in the configuration.
+
+use std::time::Duration;
+
+use crate::redis;
+
+/// `fleet`
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `fleet.redis`, else `redis`; without either this node is its own fleet.
+    pub redis: Option<redis::Config>,
+    /// A node that is silent for so long is lost.
+    pub lease: Duration,
+    /// How long purges are kept for nodes that come back.
+    pub history: Duration,
+    pub when_cut_off: WhenCutOff,
+}
+
+/// What a node does that cannot hear of purges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, serde::Serialize, serde::Deserialize)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum WhenCutOff {
+    /// Goes on; a purge is not complete until the node is back.
+    Serve,
+    /// Asks the origin before it uses anything stored.
+    Revalidate,
+    /// Answers nothing but 503.
+    Stop,
+}

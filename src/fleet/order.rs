@@ -1,0 +1,85 @@
+//! An order as it travels: texts, because every node has hashes and routes of its own.
+
+use serde::{Deserialize, Serialize};
+
+/// What is to be forgotten. Texts are normal already: hosts in lower case, paths as request targets are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Order {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<Url>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub surrogate_keys: Vec<String>,
+    /// Their path is a beginning, of any number of bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<Url>,
+    /// Without ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    pub all: bool,
+    /// Expire in place of forget.
+    #[serde(skip_serializing_if = "is_false")]
+    pub soft: bool,
+    /// URLs are meant whatever their query.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ignore_query: bool,
+    /// An unsafe request of a client, in place of an operator.
+    #[serde(skip_serializing_if = "is_false")]
+    pub by_client: bool,
+}
+
+/// A URL without its scheme.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Url {
+    /// Lower case, without a trailing dot; an IPv6 address in brackets.
+    pub host: String,
+    /// `None`: the scheme's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Path, with the query if there is one.
+    pub target: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Order {
+    /// Everything, never to be served again.
+    pub fn everything() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// How many things it names.
+    pub fn targets(&self) -> usize {
+        self.urls.len()
+            + self.surrogate_keys.len()
+            + self.prefixes.len()
+            + self.hosts.len()
+            + usize::from(self.all)
+    }
+
+    /// Names nothing: the entry with which a log begins.
+    pub fn is_empty(&self) -> bool {
+        self.targets() == 0
+    }
+
+    /// Takes in what another names, where one order can say both.
+    pub fn merge(&mut self, other: Self) -> Result<(), Self> {
+        if (self.soft, self.ignore_query, self.by_client) != (other.soft, other.ignore_query, other.by_client) {
+            return Err(other);
+        }
+        for url in other.urls {
+            if !self.urls.contains(&url) {
+                self.urls.push(url);
+            }
+        }
+        self.surrogate_keys.extend(other.surrogate_keys);
+        self.prefixes.extend(other.prefixes);
+        self.hosts.extend(other.hosts);
+        self.all |= other.all;
+        Ok(())
+    }
+}
