@@ -22,6 +22,7 @@ test_needs="$run_needs $tools_needs
     varnish          varnishtest
     postgresql       has_postgres
     debian-handbook  /usr/share/doc/debian-handbook/html/en-US/index.html
+    redis-server     redis-server
     nodejs           has_node
     npm              npm"
 check_needs="$build_needs $tools_needs

@@ -16,6 +16,10 @@ mod stale;
 mod parts;
 mod purging;
 
+mod fleet;
+
+mod history;
+
 mod bodies;
 
 mod forwarding;

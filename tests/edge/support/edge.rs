@@ -143,6 +143,35 @@ impl Builder {
     }
 }
 
+/// An edge on threads of its own, so that it can end like a process that is killed: without a word.
+pub struct Apart {
+    runtime: Option<tokio::runtime::Runtime>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    // Keeps what the edge stands on.
+    _edge: Edge,
+}
+
+impl Apart {
+    pub async fn start(builder: Builder) -> Self {
+        let start = move || {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).enable_all().build().expect("threads can be had");
+            let edge = runtime.block_on(builder.start());
+            Self { runtime: Some(runtime), address: edge.address, admin: edge.admin, _edge: edge }
+        };
+        tokio::task::spawn_blocking(start).await.expect("the edge starts")
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// An edge that serves.
 pub struct Edge {
     pub running: Running,

@@ -9,8 +9,11 @@ pub mod client;
 pub mod edge;
 pub mod gate;
 pub mod origin;
+#[path = "../../support/redis_server.rs"]
+pub mod redis_server;
 
 pub use client::{Answer, Ask, Connection, ask, get};
-pub use edge::{Edge, configured, edge};
+pub use edge::{Apart, Edge, configured, edge};
 pub use gate::{Gate, eventually, eventually_async, within};
 pub use origin::{Asked, Origin, Page, cacheable, origin, page, raw, reset};
+pub use redis_server::RedisServer;

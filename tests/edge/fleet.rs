@@ -1,0 +1,292 @@
+//! Edges on one Redis: what one purges no other serves, and what they do when they cannot hear of each other.
+
+use std::time::{Duration, Instant};
+
+use eduham_edge::{app, clock::Clock, config, config::FixedEnvironment};
+use serde_json::Value;
+
+use crate::support::{
+    Apart, Connection, Edge, Origin, RedisServer, ask, cacheable, edge, edge::Builder, eventually, eventually_async, get,
+    origin, reset, within,
+};
+
+/// Short, so that tests see leases lapse; long enough for a busy machine to beat in time.
+const LEASE: Duration = Duration::from_secs(1);
+
+fn member(origin: &Origin, redis: &str, id: &str, fleet: &str) -> Builder {
+    edge(origin)
+        .policy("stale_if_error: 1h")
+        .upstream("retries: { max: 0 }")
+        .section(&format!("node: {{ id: {id}, region: north }}"))
+        .section(&format!("redis: {{ url: \"{redis}\", timeout: 2s }}"))
+        .section(&format!("fleet: {{ lease: {}ms {fleet} }}", LEASE.as_millis()))
+}
+
+async fn read(edge: &Edge, path: &str) -> Value {
+    serde_json::from_str(edge.control(&get(path)).await.text()).expect("JSON")
+}
+
+async fn reasons(edge: &Edge) -> Vec<String> {
+    let reasons = read(edge, "/readyz").await["reasons"].clone();
+    serde_json::from_value(reasons).unwrap_or_default()
+}
+
+async fn ready(edge: &Edge) {
+    eventually_async("it is ready", async || reasons(edge).await.is_empty()).await;
+}
+
+/// A purge that may not be complete.
+async fn purge(edge: &Edge, order: &str) -> (u16, Value) {
+    let answer = edge.control(&ask("POST", "/purge").field("Content-Type", "application/json").body(order)).await;
+    (answer.status, serde_json::from_str(answer.text()).expect("JSON"))
+}
+
+/// Purges until every node has acknowledged it: a log that has just begun waits for those it does not know yet.
+async fn acknowledged(edge: &Edge, order: &str) -> Value {
+    let (status, receipt) = purge(edge, order).await;
+    assert_eq!((status, &receipt["complete"]), (200, &true.into()), "{receipt}");
+    receipt
+}
+
+/// Waits until an edge stands so to its fleet: `fleet_connected`.
+async fn connected(edge: &Edge, expected: f64) {
+    eventually("it stands so", || edge.metric("edge_fleet_connected") == expected).await;
+}
+
+#[tokio::test]
+async fn a_purge_on_one_edge_acts_on_all_and_they_say_so() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    origin.serve("/a", cacheable("x").field("Surrogate-Key", "k"));
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    let two = member(&origin, &redis.url(), "e2", "").start().await;
+    (ready(&one).await, ready(&two).await);
+    for (n, order) in [
+        r#"{"urls":["http://a.test/a"],"wait":true}"#,
+        r#"{"prefixes":["http://a.test/"],"wait":true}"#,
+        r#"{"hosts":["a.test"],"wait":true}"#,
+        r#"{"surrogate_keys":["k"],"wait":true}"#,
+        r#"{"all":true,"wait":true}"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let _ = (one.get("/a").await, two.get("/a").await);
+        assert!(one.get("/a").await.is_hit() && two.get("/a").await.is_hit(), "{order}");
+        let receipt = acknowledged(&one, order).await;
+        assert_eq!((&receipt["nodes"]["live"], &receipt["nodes"]["acknowledged"]), (&2.into(), &2.into()), "{receipt}");
+        assert_eq!(receipt["position"], n + 2, "the log begins with an entry of its own");
+        assert!(!two.get("/a").await.is_hit() && !one.get("/a").await.is_hit(), "{order}");
+        let purges = read(&two, "/purges").await;
+        assert_eq!((&purges["purges"][0]["id"], &purges["purges"][0]["node"]), (&receipt["id"], &"e1".into()));
+        let found = read(&two, &format!("/purges/{}", receipt["id"].as_str().expect("a text"))).await;
+        assert_eq!((&found["complete"], &found["nodes"]["acknowledged"]), (&true.into(), &2.into()), "{found}");
+    }
+    let fleet = read(&two, "/fleet").await;
+    let nodes: Vec<_> = fleet["nodes"].as_array().expect("a list").iter().collect();
+    assert_eq!(nodes.len(), 2, "{fleet}");
+    for (node, id) in nodes.into_iter().zip(["e1", "e2"]) {
+        assert_eq!((&node["id"], &node["region"], &node["state"]), (&id.into(), &"north".into(), &"live".into()));
+        assert_eq!((&node["position"], &node["lag"]), (&6.into(), &0.into()), "{node}");
+    }
+    assert_eq!((one.metric("edge_fleet_nodes"), one.metric("edge_purge_lag_seconds")), (2.0, 0.0));
+    assert_eq!(one.metric("edge_redis_up{use=\"fleet\"}"), 1.0);
+    within(one.running.stop()).await;
+    let receipt = acknowledged(&two, r#"{"all":true,"wait":true}"#).await;
+    assert_eq!(receipt["nodes"]["live"], 1, "who says goodbye is not waited for");
+}
+
+#[tokio::test]
+async fn an_unsafe_request_to_one_edge_invalidates_on_all() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    origin.serve("/a", cacheable("x"));
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    let two = member(&origin, &redis.url(), "e2", "").start().await;
+    (ready(&one).await, ready(&two).await);
+    let _ = two.get("/a").await;
+    assert!(two.get("/a").await.is_hit());
+    assert_eq!(one.ask(&ask("POST", "/a")).await.status, 200);
+    eventually("the other has heard of it", || two.metric("edge_purges_total{kind=\"unsafe_method\"}") == 1.0).await;
+    assert!(!two.get("/a").await.is_hit());
+    assert_eq!(read(&two, "/purges").await["purges"], Value::Array(Vec::new()), "that is for what operators do");
+}
+
+#[tokio::test]
+async fn a_node_that_is_silent_is_lost_unless_it_serves_nothing_then() {
+    for (policy, complete) in [("", false), (", when_cut_off: revalidate", true), (", when_cut_off: stop", true)] {
+        let (redis, origin) = (RedisServer::start(false).await, origin().await);
+        let one = member(&origin, &redis.url(), "e1", "").start().await;
+        ready(&one).await;
+        let two = Apart::start(member(&origin, &redis.url(), "e2", policy)).await;
+        eventually_async("both are there", async || {
+            read(&one, "/fleet").await["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2)
+        })
+        .await;
+        drop(two);
+        let (status, receipt) = purge(&one, r#"{"all":true,"wait":true,"timeout":"20s"}"#).await;
+        assert_eq!((status, &receipt["complete"]), (200, &complete.into()), "{policy}: {receipt}");
+        assert_eq!((&receipt["nodes"]["live"], &receipt["nodes"]["lost"][0]), (&1.into(), &"e2".into()), "{receipt}");
+        let back = member(&origin, &redis.url(), "e2", policy).start().await;
+        ready(&back).await;
+        assert_eq!(acknowledged(&one, r#"{"all":true,"wait":true}"#).await["nodes"]["live"], 2, "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_while_redis_is_gone_acts_here_and_is_published_later() {
+    let (mut redis, origin) = (RedisServer::start(true).await, origin().await);
+    origin.serve("/a", cacheable("x"));
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    let two = member(&origin, &redis.url(), "e2", "").start().await;
+    (ready(&one).await, ready(&two).await);
+    let _ = (one.get("/a").await, two.get("/a").await);
+    redis.kill();
+    let (status, receipt) = purge(&one, r#"{"urls":["http://a.test/a"],"wait":true}"#).await;
+    assert_eq!((status, &receipt["fleet"], &receipt["complete"]), (503, &"unreachable".into(), &false.into()));
+    assert_eq!(receipt["matched"], 1);
+    assert!(!one.get("/a").await.is_hit(), "it acts here");
+    assert!(two.get("/a").await.is_hit(), "nobody has told the other");
+    redis.restart().await;
+    eventually_async("the other has heard of it", async || {
+        read(&two, "/purges").await["purges"][0]["id"] == receipt["id"]
+    })
+    .await;
+    assert!(!two.get("/a").await.is_hit());
+    let found = read(&one, &format!("/purges/{}", receipt["id"].as_str().expect("a text"))).await;
+    assert_eq!(found["position"], 2, "{found}");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_keeps_a_node_from_being_ready_and_from_what_is_stored() {
+    let (mut redis, origin) = (RedisServer::start(false).await, origin().await);
+    redis.kill();
+    origin.serve("/a", cacheable("x").etag("\"1\""));
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    assert_eq!(reasons(&one).await, ["purge-log-behind"]);
+    let _ = one.get("/a").await;
+    let again = one.get("/a").await;
+    assert_eq!((again.status, &*again.cache_status()), (200, "fwd=stale; fwd-status=304; stored; detail=purged"));
+    redis.restart().await;
+    ready(&one).await;
+    let _ = one.get("/a").await;
+    assert!(one.get("/a").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_does_what_it_is_told() {
+    for (policy, status, cache_status) in [
+        ("serve", 200, "hit; ttl=60"),
+        ("revalidate", 200, "fwd=stale; fwd-status=304; stored; detail=purged"),
+        ("stop", 503, ""),
+    ] {
+        let (mut redis, origin) = (RedisServer::start(true).await, origin().await);
+        origin.serve("/a", cacheable("x").etag("\"1\""));
+        let one = member(&origin, &redis.url(), "e1", &format!(", when_cut_off: {policy}")).start().await;
+        ready(&one).await;
+        connected(&one, 1.0).await;
+        let _ = one.get("/a").await;
+        redis.kill();
+        connected(&one, 0.0).await;
+        let answer = one.get("/a").await;
+        assert_eq!((answer.status, &*answer.cache_status()), (status, cache_status), "{policy}");
+        if policy == "stop" {
+            assert_eq!(reasons(&one).await, ["cut-off"]);
+        }
+        let lag = one.metric("edge_purge_lag_seconds");
+        assert!(lag >= LEASE.as_secs_f64(), "{lag}");
+        eventually("it grows", || one.metric("edge_purge_lag_seconds") > lag).await;
+        if policy == "revalidate" {
+            origin.serve("/a", reset());
+            assert_eq!(one.get("/a").await.status, 502, "what a purge may have taken is not served in its place");
+            origin.serve("/a", cacheable("x").etag("\"1\""));
+        }
+        redis.restart().await;
+        connected(&one, 1.0).await;
+        ready(&one).await;
+        eventually("it has caught up", || one.metric("edge_purge_lag_seconds") == 0.0).await;
+        let _ = one.get("/a").await;
+        assert!(one.get("/a").await.is_hit(), "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_lost_makes_every_node_forget_what_it_stored() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    origin.serve("/a", cacheable("x"));
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    let two = member(&origin, &redis.url(), "e2", "").start().await;
+    (ready(&one).await, ready(&two).await);
+    acknowledged(&one, r#"{"all":true,"wait":true}"#).await;
+    for loss in ["FLUSHALL", "DEL {eh:purge}:log", "DEL {eh:purge}:epoch", "DEL {eh:purge}:n", "XDEL {eh:purge}:log"] {
+        // Both have a place, and something stored that no order names.
+        let place = read(&one, "/fleet").await["position"].clone();
+        let _ = (one.get("/a").await, two.get("/a").await);
+        assert!(one.get("/a").await.is_hit() && two.get("/a").await.is_hit(), "{loss}");
+        let loss = if loss.starts_with("XDEL") { format!("{loss} {place}-0") } else { loss.to_owned() };
+        redis.command(&loss);
+        for edge in [&one, &two] {
+            eventually_async("it has forgotten", async || !edge.get("/a").await.is_hit()).await;
+        }
+        // Not before both have gone on from there.
+        let (status, receipt) = purge(&two, r#"{"surrogate_keys":["k"],"wait":true,"timeout":"20s"}"#).await;
+        assert_eq!((status, &receipt["complete"]), (200, &true.into()), "{loss}: {receipt}");
+        assert_eq!(receipt["nodes"]["live"], 2, "{loss}: {receipt}");
+    }
+}
+
+#[tokio::test]
+async fn a_gap_in_the_log_counts_as_a_purge_of_everything() {
+    let (redis, origin) = (RedisServer::start(true).await, origin().await);
+    origin.serve("/a", cacheable("x"));
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    let two = member(&origin, &redis.url(), "e2", "").start().await;
+    (ready(&one).await, ready(&two).await);
+    let _ = two.get("/a").await;
+    assert!(two.get("/a").await.is_hit());
+    let position = read(&one, "/fleet").await["position"].as_u64().expect("a number");
+    // As if entries after its place had come and gone.
+    let n = position + 3;
+    redis.command(&format!("SET {{eh:purge}}:n {n}"));
+    redis.command(&format!("XADD {{eh:purge}}:log {n}-0 id z prev y node e9 at 0 order {{}} logged 0"));
+    eventually_async("it has forgotten", async || !two.get("/a").await.is_hit()).await;
+    eventually_async("it is at the end", async || read(&two, "/fleet").await["position"] == n).await;
+}
+
+#[tokio::test]
+async fn a_second_live_node_of_one_id_does_not_start_and_a_dead_ones_id_is_free() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    let first = Apart::start(member(&origin, &redis.url(), "e1", "")).await;
+    let yaml = format!(
+        "version: 1\nnode: {{ id: e1 }}\nserver: {{ listeners: [ {{ address: \"127.0.0.1:0\" }} ] }}\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\nredis: {{ url: \"{}\", timeout: 2s }}\nfleet: {{ lease: 1s }}\n\
+         log: {{ access: {{ to: none }} }}\nroutes: []\n",
+        redis.url()
+    );
+    let start = async || {
+        let environment = FixedEnvironment::default();
+        let loaded = config::parse(&yaml, "t.yaml", ".".as_ref(), &environment, config::Options::default());
+        app::start(loaded.expect("a configuration"), Clock::system()).await
+    };
+    let refused = within(start()).await.map(|_| ()).expect_err("the id is held");
+    assert!(refused.to_string().contains("another live node of the fleet has the id e1"), "{refused}");
+    drop(first);
+    let begun = Instant::now();
+    let second = within(start()).await.expect("nobody holds it");
+    assert!(begun.elapsed() < LEASE, "it need not wait for the lease to lapse");
+    within(second.stop()).await;
+}
+
+#[tokio::test]
+async fn a_purge_that_waits_does_not_end_before_a_slow_node_has_it() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    ready(&one).await;
+    // A node that beats and applies nothing.
+    let now = "99999999999999";
+    redis.command(&format!("HSET {{eh:purge}}:seen slow \"i {now} 1000\""));
+    redis.command("HSET {eh:purge}:nodes slow {}");
+    let (status, receipt) = purge(&one, r#"{"all":true,"wait":true,"timeout":"1500ms"}"#).await;
+    assert_eq!((status, &receipt["complete"]), (200, &false.into()), "{receipt}");
+    assert_eq!((&receipt["nodes"]["live"], &receipt["nodes"]["acknowledged"]), (&2.into(), &1.into()), "{receipt}");
+    let mut connection = Connection::open(one.address).await;
+    assert_eq!(connection.ask(&get("/a")).await.status, 404, "the edge is well");
+}

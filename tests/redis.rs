@@ -1,0 +1,126 @@
+//! The room that owns Redis connections, against real servers that die, hang and come back.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+#[path = "support/redis_server.rs"]
+mod redis_server;
+
+use std::time::{Duration, Instant};
+
+use eduham_edge::{
+    redis::{Command, Config, Error, Purpose, Redis},
+    telemetry::Metrics,
+};
+use redis_server::RedisServer;
+
+/// Longer than anything that is expected to work takes on a busy machine.
+const LONG: Duration = Duration::from_secs(10);
+
+fn owner(url: &str, timeout: Duration, metrics: &Metrics) -> Redis {
+    let config = Config { url: url.parse().unwrap(), prefix: "t:".into(), timeout };
+    Redis::new(&config, "test", Purpose::Commands, metrics)
+}
+
+async fn set(redis: &Redis) -> Result<String, Error> {
+    redis.query(&Command::new("SET").arg("t:a").arg("1")).await
+}
+
+/// Asks until it works.
+async fn works(redis: &Redis) {
+    let begun = Instant::now();
+    while let Err(error) = set(redis).await {
+        assert!(begun.elapsed() < LONG, "{error}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn it_connects_when_it_is_first_asked() {
+    let server = RedisServer::start(false).await;
+    let metrics = Metrics::new();
+    let redis = owner(&server.url(), LONG, &metrics);
+    assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 0);
+    assert_eq!(set(&redis).await.unwrap(), "OK");
+    let read: Option<String> = redis.query(&Command::new("GET").arg("t:a")).await.unwrap();
+    assert_eq!(read.as_deref(), Some("1"));
+    assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 1);
+    assert_eq!(metrics.redis_duration.with_label_values(&["test"]).get_sample_count(), 2);
+}
+
+#[tokio::test]
+async fn what_redis_refuses_is_an_answer_and_no_failure() {
+    let server = RedisServer::start(false).await;
+    let metrics = Metrics::new();
+    let redis = owner(&server.url(), LONG, &metrics);
+    set(&redis).await.unwrap();
+    for _ in 0..5 {
+        let refused = redis.query::<i64>(&Command::new("LLEN").arg("t:a")).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    }
+    set(&redis).await.unwrap();
+    assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_redis_is_left_alone_for_a_moment_and_found_again() {
+    let mut server = RedisServer::start(false).await;
+    let metrics = Metrics::new();
+    let redis = owner(&server.url(), LONG, &metrics);
+    set(&redis).await.unwrap();
+    server.kill();
+    let mut errors = Vec::new();
+    while !matches!(errors.last(), Some(Error::LeftAlone)) {
+        errors.push(set(&redis).await.unwrap_err());
+        assert!(errors.len() < 10, "{errors:?}");
+    }
+    assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 0);
+    server.restart().await;
+    works(&redis).await;
+    assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 1);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_costs_no_more_than_the_deadline() {
+    // It takes connections into its backlog and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let timeout = Duration::from_millis(20);
+    let redis = owner(&format!("redis://{}", silent.local_addr().unwrap()), timeout, &Metrics::new());
+    let first = set(&redis).await;
+    assert!(matches!(first, Err(Error::Timeout(within)) if within == timeout), "{first:?}");
+    let mut left_alone = false;
+    for _ in 0..5 {
+        left_alone |= matches!(set(&redis).await, Err(Error::LeftAlone));
+    }
+    assert!(left_alone, "after a few it is not even tried");
+}
+
+#[tokio::test]
+async fn a_link_that_swallows_everything_is_replaced() {
+    let mut server = RedisServer::start(false).await;
+    let redis = owner(&server.url(), Duration::from_millis(300), &Metrics::new());
+    works(&redis).await;
+    // The server sleeps: what is sent to it is lost on this connection.
+    server.command("CLIENT PAUSE 100000 ALL");
+    for _ in 0..3 {
+        assert!(matches!(set(&redis).await, Err(Error::Timeout(_))));
+    }
+    server.restart().await;
+    works(&redis).await;
+}
+
+#[tokio::test]
+async fn one_that_blocks_holds_up_nobody_else() {
+    let server = RedisServer::start(false).await;
+    let metrics = Metrics::new();
+    let commands = owner(&server.url(), LONG, &metrics);
+    let config = Config { url: server.url().parse().unwrap(), prefix: String::new(), timeout: LONG };
+    let log = Redis::new(&config, "log", Purpose::Blocking, &metrics);
+    let blocked = tokio::spawn(async move {
+        let read = Command::new("BLPOP").arg("t:list").arg(0);
+        log.query_within::<Vec<String>>(&read, LONG).await
+    });
+    set(&commands).await.unwrap();
+    commands.query::<i64>(&Command::new("RPUSH").arg("t:list").arg("x")).await.unwrap();
+    assert_eq!(blocked.await.unwrap().unwrap(), ["t:list", "x"]);
+    assert_eq!(metrics.redis_duration.with_label_values(&["log"]).get_sample_count(), 0);
+}
