@@ -29,6 +29,7 @@ mod key;
 mod meta;
 mod pattern;
 mod policy;
+mod questions;
 mod range;
 mod reason;
 mod reuse;
@@ -46,6 +47,7 @@ pub use key::{Key, bypass, forwarded_query, url_hash};
 pub use meta::Meta;
 pub use pattern::Glob;
 pub use policy::{Bypass, ClientDirectives, Collapse, CollapseExpired, Policy, QueryRule, SetCookie, StatusTtl};
+pub use questions::{Arrival, Use, aside, directives, shareable, usable};
 pub use range::{
     RANGES_MAX, Selection, Span, content_range, first_position, multipart_content_type, multipart_end,
     multipart_length, part_head, range_field, select, slices, unsatisfied_range,

@@ -11,6 +11,7 @@
 //! Steps hold no policy: what may be stored or reused is said by [`crate::cache`], where to go by
 //! [`crate::upstream`].
 
+pub mod decision;
 pub mod deliver;
 pub mod downstream;
 pub mod exchange;

@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     exchange::Exchange,
+    receive::Request,
     route::{cookie_values, path_parameter, query_values},
     routing::{Route, StickyElse, StickySource},
     synth::Refusal,
@@ -15,28 +16,30 @@ const ROOM_BYTES_MAX: usize = 128;
 impl Exchange<'_> {
     /// The value that keeps this request with its like; none where the route is not sticky or goes anywhere.
     pub fn sticky(&self, route: &Arc<Route>) -> Result<Option<String>, Refusal> {
-        let Some(sticky) = &route.sticky else { return Ok(None) };
-        let request = &self.request;
-        for source in &sticky.by {
-            let found: Option<Cow<'_, str>> = match source {
-                StickySource::Path(name) => {
-                    path_parameter(&route.matches.paths, request.target.path(), name).map(decoded)
-                }
-                StickySource::Query(name) => query_values(request.target.query(), name).next().map(decoded),
-                StickySource::Cookie(name) => cookie_values(&request.fields, name).next().map(Cow::from),
-                StickySource::Header(name) => {
-                    request.fields.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
-                }
-            };
-            if let Some(room) = found {
-                return if is_room(&room) { Ok(Some(room.into_owned())) } else { Err(Refusal::BadRoom) };
+        room(&self.request, route)
+    }
+}
+
+/// As [`Exchange::sticky`], of any request.
+pub fn room(request: &Request, route: &Route) -> Result<Option<String>, Refusal> {
+    let Some(sticky) = &route.sticky else { return Ok(None) };
+    for source in &sticky.by {
+        let found: Option<Cow<'_, str>> = match source {
+            StickySource::Path(name) => path_parameter(&route.matches.paths, request.target.path(), name).map(decoded),
+            StickySource::Query(name) => query_values(request.target.query(), name).next().map(decoded),
+            StickySource::Cookie(name) => cookie_values(&request.fields, name).next().map(Cow::from),
+            StickySource::Header(name) => {
+                request.fields.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
             }
+        };
+        if let Some(room) = found {
+            return if is_room(&room) { Ok(Some(room.into_owned())) } else { Err(Refusal::BadRoom) };
         }
-        match sticky.otherwise {
-            StickyElse::ClientIp => Ok(request.client_ip.map(|ip| ip.to_string())),
-            StickyElse::Random => Ok(None),
-            StickyElse::Refuse => Err(Refusal::NoRoom),
-        }
+    }
+    match sticky.otherwise {
+        StickyElse::ClientIp => Ok(request.client_ip.map(|ip| ip.to_string())),
+        StickyElse::Random => Ok(None),
+        StickyElse::Refuse => Err(Refusal::NoRoom),
     }
 }
 

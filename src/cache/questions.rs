@@ -1,0 +1,117 @@
+//! What one exchange asks the law, in the order it asks: aside? usable? alone? shareable?
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, Method, header};
+
+use super::{
+    conditional::{Precondition, evaluate},
+    directives::RequestDirectives,
+    freshness::LifetimeSource,
+    key,
+    meta::Meta,
+    policy::{ClientDirectives, Policy},
+    reason::Reason,
+    reuse::{Reuse, reuse},
+    status::Fwd,
+    storable::RequestView,
+};
+
+/// Why the cache has no part in this request: it is neither looked up nor stored. `has_body`: a body on GET has no
+/// meaning, but an origin may give it one, and such an answer is for nobody else.
+pub fn aside(request: &RequestView<'_>, query: Option<&str>, has_body: bool, policy: &Policy) -> Option<(Fwd, Reason)> {
+    if request.method != Method::GET && request.method != Method::HEAD {
+        return Some((Fwd::Method, Reason::Method));
+    }
+    let reason = key::bypass(policy, request.fields, query).or_else(|| has_body.then_some(Reason::RequestBody));
+    reason.map(|reason| (Fwd::Bypass, reason))
+}
+
+/// The client's directives as far as the policy honours them.
+pub fn directives(fields: &HeaderMap, policy: &Policy) -> RequestDirectives {
+    match policy.client_directives {
+        ClientDirectives::Honour => RequestDirectives::parse(fields),
+        ClientDirectives::Ignore => RequestDirectives::default(),
+    }
+}
+
+/// What a stored response is to a request whose key and variant it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Past its lifetime, its stale windows and `keep`: as if it had been dropped already.
+    Outlived,
+    /// It answers, or is validated, or is of no use.
+    Reuse(Reuse),
+    /// It could answer, but cannot say that a precondition is false (RFC 9111 4.3.2).
+    PreconditionFailed,
+}
+
+/// Decides what a stored response is to a request now. Without a validator nothing outlives its time but what clients
+/// with `max-stale` may ask for, until it is evicted.
+pub fn usable(
+    meta: &Meta,
+    request: &RequestView<'_>,
+    directives: &RequestDirectives,
+    policy: &Policy,
+    now: SystemTime,
+    soft_purged_at: Option<SystemTime>,
+) -> Use {
+    let since = now.duration_since(meta.response_time()).unwrap_or_default();
+    if meta.has_validator() && since > meta.retention(policy) {
+        return Use::Outlived;
+    }
+    let reuse = reuse(meta, request, directives, policy, now, soft_purged_at);
+    let answers = matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed | Reuse::StaleWhileRevalidate);
+    if answers && evaluate(request, meta) == Precondition::Failed {
+        return Use::PreconditionFailed;
+    }
+    Use::Reuse(reuse)
+}
+
+impl Reuse {
+    /// Why the request goes forward, if it does (RFC 9211 2.2).
+    pub fn fwd(self) -> Option<Fwd> {
+        match self {
+            Self::Fresh | Self::StaleAllowed | Self::StaleWhileRevalidate => None,
+            Self::Validate(Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh) => {
+                Some(Fwd::Request)
+            }
+            Self::Validate(_) => Some(Fwd::Stale),
+            Self::Unusable(_) => Some(Fwd::Miss),
+        }
+    }
+}
+
+/// Why nothing may be stored of this response although its head is storable: what came with the request, or how the
+/// body comes.
+///
+/// # Errors
+/// The reason.
+pub fn shareable(meta: &Meta, request: &HeaderMap, body: Arrival, object_max: u64) -> Result<(), Reason> {
+    if request.contains_key(header::COOKIE) && !meta.lifetime().source.is_explicit() {
+        return Err(Reason::CookieForwarded);
+    }
+    if body.until_close {
+        return Err(Reason::CloseDelimited);
+    }
+    if body.length.is_some_and(|length| length > object_max) {
+        return Err(Reason::TooLarge);
+    }
+    Ok(())
+}
+
+/// How a body comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where the head says it.
+    pub length: Option<u64>,
+    /// It ends with the connection: cut short it would look whole.
+    pub until_close: bool,
+}
+
+impl LifetimeSource {
+    /// Did the origin itself say how long?
+    pub fn is_explicit(self) -> bool {
+        matches!(self, Self::SMaxage | Self::MaxAge | Self::Expires)
+    }
+}
