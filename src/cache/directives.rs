@@ -46,6 +46,9 @@ pub struct ResponseDirectives {
     pub must_revalidate: bool,
     pub proxy_revalidate: bool,
     pub must_understand: bool,
+    /// Said to clients; nothing follows from them here.
+    pub no_transform: bool,
+    pub immutable: bool,
     pub max_age: Option<Duration>,
     pub s_maxage: Option<Duration>,
     pub stale_while_revalidate: Option<Duration>,
@@ -111,6 +114,8 @@ impl ResponseDirectives {
                 name if name.eq_ignore_ascii_case(b"must-revalidate") => found.must_revalidate = true,
                 name if name.eq_ignore_ascii_case(b"proxy-revalidate") => found.proxy_revalidate = true,
                 name if name.eq_ignore_ascii_case(b"must-understand") => found.must_understand = true,
+                name if name.eq_ignore_ascii_case(b"no-transform") => found.no_transform = true,
+                name if name.eq_ignore_ascii_case(b"immutable") => found.immutable = true,
                 name if name.eq_ignore_ascii_case(b"max-age") => first(&mut found.max_age, directive.seconds_or_zero()),
                 name if name.eq_ignore_ascii_case(b"s-maxage") => {
                     first(&mut found.s_maxage, directive.seconds_or_zero());
@@ -176,6 +181,8 @@ impl ResponseDirectives {
                 "must-revalidate" => flag(&mut found.must_revalidate)?,
                 "proxy-revalidate" => flag(&mut found.proxy_revalidate)?,
                 "must-understand" => flag(&mut found.must_understand)?,
+                "no-transform" => flag(&mut found.no_transform)?,
+                "immutable" => flag(&mut found.immutable)?,
                 "max-age" => seconds(&mut found.max_age)?,
                 "s-maxage" => seconds(&mut found.s_maxage)?,
                 "stale-while-revalidate" => seconds(&mut found.stale_while_revalidate)?,

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     date,
@@ -34,6 +35,8 @@ pub struct Lifetime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::Display)]
 #[strum(serialize_all = "kebab-case")]
 pub enum LifetimeSource {
+    /// A `ttl` rule of the policy.
+    TtlRule,
     /// `force_ttl` of the policy.
     ForceTtl,
     /// `s-maxage`, of `CDN-Cache-Control` where that is valid.
@@ -55,7 +58,7 @@ pub enum LifetimeSource {
 impl LifetimeSource {
     /// Policy lifetimes count from receipt, whatever age the response had then.
     pub fn counts_from_receipt(self) -> bool {
-        matches!(self, Self::ForceTtl | Self::StatusTtl | Self::DefaultTtl)
+        matches!(self, Self::TtlRule | Self::ForceTtl | Self::StatusTtl | Self::DefaultTtl)
     }
 }
 
@@ -66,8 +69,11 @@ pub(super) struct Facts<'a> {
     pub(super) directives: &'a ResponseDirectives,
     /// The directives are those of `CDN-Cache-Control`: `Expires` is ignored (RFC 9213 2.2).
     pub(super) targeted: bool,
+    /// The policy does not listen to `Expires`.
+    pub(super) ignores_expires: bool,
     /// `Date`, or the time of receipt.
     pub(super) date: SystemTime,
+    pub(super) response_time: SystemTime,
 }
 
 impl Facts<'_> {
@@ -83,9 +89,19 @@ impl Facts<'_> {
 
     /// The first source that has something to say.
     pub(super) fn lifetime(&self, policy: &Policy) -> Lifetime {
+        let Lifetime { duration, source } = self.said(policy);
+        // Spread by the moment of receipt, of which no two are the same.
+        let received = self.response_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let spread = xxh3_64(&received.as_nanos().to_le_bytes()) as f64 / u64::MAX as f64;
+        let part = (1.0 - policy.ttl_jitter * spread).clamp(0.0, 1.0);
+        let duration = if policy.ttl_jitter > 0.0 { duration.mul_f64(part) } else { duration };
+        Lifetime { duration, source }
+    }
+
+    fn said(&self, policy: &Policy) -> Lifetime {
         let from = |duration, source| Lifetime { duration, source };
-        if let Some(ttl) = policy.force_ttl.filter(|_| !self.status.is_server_error()) {
-            from(ttl, LifetimeSource::ForceTtl)
+        if let Some((ttl, source)) = policy.forced_ttl(self.status, self.fields) {
+            from(ttl, source)
         } else if let Some(ttl) = self.directives.s_maxage {
             from(ttl, LifetimeSource::SMaxage)
         } else if let Some(ttl) = self.directives.max_age {
@@ -110,7 +126,7 @@ impl Facts<'_> {
     }
 
     fn has_expires(&self) -> bool {
-        !self.targeted && self.fields.contains_key(header::EXPIRES)
+        !self.targeted && !self.ignores_expires && self.fields.contains_key(header::EXPIRES)
     }
 }
 

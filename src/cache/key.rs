@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, fmt::Write};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{
     pattern::Glob,
-    policy::{Policy, QueryRule},
+    policy::{Carries, Policy, QueryRule},
     reason::Reason,
 };
 
@@ -20,7 +20,9 @@ pub struct Key {
 
 impl Key {
     /// Of a target in its normal form: `scheme` and `host` in lower case, `port` only where it is not the scheme's.
-    /// The text is `scheme://host:port/path?query#fingerprint`, the query being what the policy keeps of it, by name.
+    /// The text is `scheme://host:port/path?query#fingerprint`, the query being what the policy keeps of it, by name; then
+    /// the fields and cookies that the policy names, each on a line of its own.
+    #[expect(clippy::too_many_arguments, reason = "a key is made of just these")]
     pub fn new(
         seed: u64,
         scheme: &str,
@@ -28,6 +30,7 @@ impl Key {
         port: Option<u16>,
         path: &str,
         query: Option<&str>,
+        fields: &HeaderMap,
         policy: &Policy,
     ) -> Self {
         const AROUND: usize = "://:65535?#".len() + 16;
@@ -35,9 +38,10 @@ impl Key {
         let mut text = String::with_capacity(length);
         text.push_str(scheme);
         text.push_str("://");
-        push_target(&mut text, host, port, path, forwarded_query(query, policy).as_deref());
+        push_target(&mut text, host, port, path, keyed_query(query, policy).as_deref());
         // `#` is in no host, path or query, so the parts cannot run into each other.
         let _ = write!(text, "#{:016x}", policy.key_fingerprint);
+        push_fields(&mut text, fields, policy);
         Self { hash: xxh3_128_with_seed(text.as_bytes(), seed), text: text.into() }
     }
 
@@ -53,7 +57,7 @@ impl Key {
     /// [`url_hash`] of what this key keeps of its URL.
     pub fn url_hash(&self, seed: u64) -> u128 {
         let from = self.text.find("://").map_or(0, |at| at + 3);
-        let to = self.text.rfind('#').unwrap_or(self.text.len());
+        let to = self.text.find('#').unwrap_or(self.text.len());
         xxh3_128_with_seed(&self.text.as_bytes()[from..to], seed)
     }
 }
@@ -61,7 +65,7 @@ impl Key {
 /// What a purge of a URL and invalidation address: all variants, both schemes, all policies.
 ///
 /// Keys under a policy that drops parameters answer to the URL without them: purging, ask also for the
-/// [`forwarded_query`] of the policy that the URL's route has.
+/// [`keyed_query`] of the policy that the URL's route has.
 pub fn url_hash(seed: u64, host: &str, port: Option<u16>, path: &str, query: Option<&str>) -> u128 {
     let mut text = String::with_capacity(host.len() + path.len() + query.map_or(0, str::len) + ":65535?".len());
     push_target(&mut text, host, port, path, query);
@@ -97,9 +101,36 @@ fn push_sorted(text: &mut String, query: &str) {
     }
 }
 
-/// The query that a fill sends: what the key drops, the fill drops; the order is the client's.
-/// `None` where nothing is left of it.
+/// `\nname=value` of each field that the policy names, `\nname!` where it is absent, and `\n;name=value` of each cookie.
+/// What is no visible ASCII is escaped: no value can look like another line.
+fn push_fields(text: &mut String, fields: &HeaderMap, policy: &Policy) {
+    for name in &policy.key_headers {
+        let _ = write!(text, "\n{name}");
+        let mut lines = fields.get_all(name).iter().peekable();
+        text.push(if lines.peek().is_some() { '=' } else { '!' });
+        for (at, line) in lines.enumerate() {
+            let _ = write!(text, "{}{}", if at > 0 { "," } else { "" }, line.as_bytes().escape_ascii());
+        }
+    }
+    if policy.key_cookies.is_empty() {
+        return;
+    }
+    let mut cookies: Vec<_> = cookies(fields).filter(|(name, _)| any(&policy.key_cookies, name)).collect();
+    cookies.sort_by_key(|(name, _)| *name);
+    for (name, pair) in cookies {
+        let value = &pair[name.len()..];
+        let _ = write!(text, "\n;{name}{}", value.escape_ascii());
+    }
+}
+
+/// The query that a fill sends: what the key drops, the fill drops, unless the policy says otherwise; the order is the
+/// client's. `None` where nothing is left of it.
 pub fn forwarded_query<'a>(query: Option<&'a str>, policy: &Policy) -> Option<Cow<'a, str>> {
+    if policy.query.forwards_all { query.map(Cow::Borrowed) } else { keyed_query(query, policy) }
+}
+
+/// What the key keeps of a query.
+pub fn keyed_query<'a>(query: Option<&'a str>, policy: &Policy) -> Option<Cow<'a, str>> {
     let query = query?;
     let rule = &policy.query;
     if rule.only.is_none() && rule.ignore.is_empty() {
@@ -130,29 +161,76 @@ impl QueryRule {
 
 /// Why the policy wants this request neither looked up nor stored; `None`: it does not.
 pub fn bypass(policy: &Policy, fields: &HeaderMap, query: Option<&str>) -> Option<Reason> {
-    let rule = &policy.bypass;
-    if !rule.headers.is_empty() && fields.keys().any(|name| any(&rule.headers, name.as_str())) {
-        return Some(Reason::BypassHeader);
-    }
-    if !rule.cookies.is_empty() && cookie_names(fields).any(|name| any(&rule.cookies, name)) {
-        return Some(Reason::BypassCookie);
-    }
-    let mut parameters = query.into_iter().flat_map(|query| query.split('&'));
-    if !rule.query.is_empty() && parameters.any(|parameter| any(&rule.query, parameter_name(parameter))) {
-        return Some(Reason::BypassQuery);
-    }
-    None
+    policy.bypass.by(fields, query).map(|by| match by {
+        Carried::Header => Reason::BypassHeader,
+        Carried::Cookie => Reason::BypassCookie,
+        Carried::Query => Reason::BypassQuery,
+    })
 }
 
-/// `a=b; c=d` in all lines (HTTP/2 may split them). A cookie that is no text cannot be named by a rule.
-fn cookie_names(fields: &HeaderMap) -> impl Iterator<Item = &str> {
+/// Does the policy want this request to be answered anew?
+pub fn refreshes(policy: &Policy, fields: &HeaderMap, query: Option<&str>) -> bool {
+    policy.refresh.by(fields, query).is_some()
+}
+
+enum Carried {
+    Header,
+    Cookie,
+    Query,
+}
+
+impl Carries {
+    fn by(&self, fields: &HeaderMap, query: Option<&str>) -> Option<Carried> {
+        if !self.headers.is_empty() && fields.keys().any(|name| any(&self.headers, name.as_str())) {
+            return Some(Carried::Header);
+        }
+        if !self.cookies.is_empty() && cookies(fields).any(|(name, _)| any(&self.cookies, name)) {
+            return Some(Carried::Cookie);
+        }
+        let mut parameters = query.into_iter().flat_map(|query| query.split('&'));
+        let by_query =
+            !self.query.is_empty() && parameters.any(|parameter| any(&self.query, parameter_name(parameter)));
+        by_query.then_some(Carried::Query)
+    }
+}
+
+/// `Cookie` as the origin sees it; `None`: not at all.
+pub fn forwarded_cookies(fields: &HeaderMap, policy: &Policy) -> Option<HeaderValue> {
+    let kept = |name: &str| policy.forward_cookies.as_ref().is_none_or(|names| any(names, name));
+    let mut text = Vec::new();
+    for (_, pair) in cookies(fields).filter(|(name, _)| kept(name)) {
+        if !text.is_empty() {
+            text.extend_from_slice(b"; ");
+        }
+        text.extend_from_slice(pair);
+    }
+    if text.is_empty() { None } else { HeaderValue::from_bytes(&text).ok() }
+}
+
+/// Is a cookie in these fields that is no part of the key?
+pub fn has_unkeyed_cookie(fields: &HeaderMap, policy: &Policy) -> bool {
+    if policy.key_cookies.is_empty() {
+        return fields.contains_key(header::COOKIE);
+    }
+    let lines = fields.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|&b| b == b';'));
+    // A pair without a readable name is in no key.
+    let pairs = lines.filter(|pair| !pair.trim_ascii().is_empty()).count();
+    cookies(fields).filter(|(name, _)| any(&policy.key_cookies, name)).count() < pairs
+}
+
+/// The cookies of all lines (HTTP/2 may split them), by name, and each whole: `a=b`. A cookie whose name is no text cannot
+/// be named by a rule.
+fn cookies(fields: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     fields
         .get_all(header::COOKIE)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&b| b == b';'))
-        .filter_map(|pair| pair.split(|&b| b == b'=').next())
-        .filter_map(|name| std::str::from_utf8(name.trim_ascii()).ok())
-        .filter(|name| !name.is_empty())
+        .map(<[u8]>::trim_ascii)
+        .filter_map(|pair| {
+            let name = pair.split(|&b| b == b'=').next()?;
+            Some((std::str::from_utf8(name.trim_ascii()).ok()?, pair))
+        })
+        .filter(|(name, _)| !name.is_empty())
 }
 
 fn any(globs: &[Glob], name: &str) -> bool {

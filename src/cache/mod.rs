@@ -20,12 +20,14 @@
 //! - Where the origin's words are invalid, the response is the more stale for it, never the less (RFC 9111 4.2.1).
 //! - [`reuse()`] on a hit does not allocate.
 
+mod browser;
 mod conditional;
 mod date;
 mod directives;
 mod freshness;
 mod invalidate;
 mod key;
+mod language;
 mod meta;
 mod pattern;
 mod policy;
@@ -39,14 +41,19 @@ mod surrogate;
 mod validation;
 mod vary;
 
+pub use browser::set_browser_ttl;
 pub use conditional::{Precondition, evaluate, not_modified_fields};
 pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
 pub use freshness::{Lifetime, LifetimeSource, Times};
 pub use invalidate::{Target, invalidated, is_safe};
-pub use key::{Key, bypass, forwarded_query, url_hash};
+pub use key::{Key, bypass, forwarded_cookies, forwarded_query, has_unkeyed_cookie, keyed_query, refreshes, url_hash};
+pub use language::preferred;
 pub use meta::Meta;
-pub use pattern::Glob;
-pub use policy::{Bypass, ClientDirectives, Collapse, CollapseExpired, Policy, QueryRule, SetCookie, StatusTtl};
+pub use pattern::{Glob, PathRule};
+pub use policy::{
+    Carries, ClientDirectives, Collapse, CollapseExpired, IgnoreOrigin, Policy, QueryRule, SetCookie, StatusTtl,
+    TtlRule,
+};
 pub use questions::{Arrival, Use, aside, directives, shareable, usable};
 pub use range::{
     RANGES_MAX, Selection, Span, content_range, first_position, multipart_content_type, multipart_end,

@@ -38,9 +38,58 @@ impl Glob {
     }
 }
 
+/// A path as the configuration writes it: `/a/{name}/b`, `/a/{*rest}`. `{name}` is one segment that is not empty,
+/// `{*rest}` everything below, also nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRule {
+    /// `None`: a parameter.
+    segments: Vec<Option<Box<str>>>,
+    and_below: bool,
+}
+
+impl PathRule {
+    /// `segments`: text as request paths have it, `None` for a parameter.
+    pub fn new(segments: Vec<Option<Box<str>>>, and_below: bool) -> Self {
+        Self { segments, and_below }
+    }
+
+    pub fn matches(&self, path: &str) -> bool {
+        let mut rest = path.strip_prefix('/');
+        for segment in &self.segments {
+            let Some(here) = rest else { return false };
+            let (text, below) = here.split_once('/').map_or((here, None), |(text, below)| (text, Some(below)));
+            match segment {
+                Some(literal) if **literal != *text => return false,
+                None if text.is_empty() => return false,
+                _ => rest = below,
+            }
+        }
+        self.and_below == rest.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Glob;
+    use super::{Glob, PathRule};
+
+    #[test]
+    fn a_path_rule_matches_segment_by_segment() {
+        let literal = |text: &str| Some(Box::from(text));
+        let exact = PathRule::new(vec![literal("a"), None, literal("b")], false);
+        let below = PathRule::new(vec![literal("a")], true);
+        for (rule, path, expected) in [
+            (&exact, "/a/x/b", true),
+            (&exact, "/a//b", false),
+            (&exact, "/a/x/b/", false),
+            (&exact, "/a/x", false),
+            (&below, "/a/", true),
+            (&below, "/a/b/c", true),
+            (&below, "/a", false),
+            (&below, "/ab/c", false),
+        ] {
+            assert_eq!(rule.matches(path), expected, "{rule:?} {path}");
+        }
+    }
 
     #[test]
     fn a_star_stands_for_any_run_of_characters() {

@@ -12,6 +12,10 @@ pub enum Reason {
     BypassHeader,
     /// `bypass.query` of the policy names a parameter of the request.
     BypassQuery,
+    /// `refresh` of the policy names something that the request carries.
+    Refresh,
+    /// Not yet asked for as often as `min_uses` of the policy says.
+    MinUses,
     /// `Cache-Control: no-store` in the request (RFC 9111 5.2.1.5).
     RequestNoStore,
     /// `Cache-Control: no-cache`, or `Pragma: no-cache` alone, in the request (RFC 9111 5.2.1.4, 5.4).
@@ -39,7 +43,7 @@ pub enum Reason {
     Private,
     /// The request had `Authorization` and the response does not allow sharing (RFC 9111 3.5).
     Authorization,
-    /// The response sets a cookie and the policy says `set_cookie: refuse`.
+    /// The response sets a cookie and the policy says `set_cookie: refuse`, or `strip` and not of this cookie.
     SetCookie,
     /// `Edge-Requires`: the response is for some only, and this route does not ask who is asking.
     EdgeRequires,

@@ -9,6 +9,7 @@ use super::{
     directives::{CDN_CACHE_CONTROL, RequestDirectives, ResponseDirectives, Scope},
     freshness::{Facts, LifetimeSource, Times, corrected_initial_age},
     meta::{Meta, Staleness},
+    pattern::Glob,
     policy::{ClientDirectives, Policy, SetCookie},
     range::Span,
     reason::Reason,
@@ -131,24 +132,37 @@ pub(super) fn admit(
     policy: &Policy,
 ) -> Result<Meta, Reason> {
     let Received { fields, age: corrected_initial_age, times } = received;
-    let (directives, is_targeted) = effective_directives(&fields);
+    let (directives, is_targeted) = effective_directives(&fields, policy);
     may_store(request, status, &directives)?;
     if fields.contains_key(EDGE_REQUIRES) {
         return Err(Reason::EdgeRequires);
     }
-    let vary = Vary::parse(&fields);
+    let vary = if policy.ignore_origin.vary { Vary::None } else { Vary::parse(&fields) };
     if vary == Vary::Star {
         return Err(Reason::VaryStar);
     }
     let surrogate_keys = surrogate::parse(&fields)?;
-    let fields = stored_fields(fields, &directives, times);
-    if policy.set_cookie == SetCookie::Refuse && fields.contains_key(header::SET_COOKIE) {
-        return Err(Reason::SetCookie);
+    let mut fields = stored_fields(fields, &directives, times);
+    if fields.contains_key(header::SET_COOKIE) {
+        match &policy.set_cookie {
+            SetCookie::Store => {}
+            SetCookie::Strip(names) if sets_only(&fields, names) => _ = fields.remove(header::SET_COOKIE),
+            SetCookie::Strip(_) | SetCookie::Refuse => return Err(Reason::SetCookie),
+        }
     }
 
     let date = date::field(&fields, &header::DATE).unwrap_or(times.response_time);
-    let facts = Facts { status, fields: &fields, directives: &directives, targeted: is_targeted, date };
-    if !facts.is_explicit() && !facts.allows_heuristic() && policy.status_ttl.of(status).is_none() {
+    let facts = Facts {
+        status,
+        fields: &fields,
+        directives: &directives,
+        targeted: is_targeted,
+        ignores_expires: policy.ignore_origin.expires,
+        date,
+        response_time: times.response_time,
+    };
+    let by_policy = policy.status_ttl.of(status).is_some() || policy.names_status(status, &fields);
+    if !facts.is_explicit() && !facts.allows_heuristic() && !by_policy {
         return Err(Reason::Status);
     }
     let lifetime = facts.lifetime(policy);
@@ -175,11 +189,32 @@ pub(super) fn admit(
 }
 
 /// Those of a valid `CDN-Cache-Control` (then true), else those of `Cache-Control` (RFC 9213 2.2).
-pub(super) fn effective_directives(fields: &HeaderMap) -> (ResponseDirectives, bool) {
-    match ResponseDirectives::targeted(fields) {
+/// What the policy does not listen to is not among them.
+pub(super) fn effective_directives(fields: &HeaderMap, policy: &Policy) -> (ResponseDirectives, bool) {
+    let ignored = &policy.ignore_origin;
+    let (mut directives, targeted) = match ResponseDirectives::targeted(fields) {
         Some(directives) => (directives, true),
+        None if ignored.cache_control => (ResponseDirectives::default(), false),
         None => (ResponseDirectives::parse(fields), false),
+    };
+    if ignored.no_cache {
+        directives.no_cache = Scope::Nothing;
     }
+    if ignored.private {
+        directives.private = Scope::Nothing;
+    }
+    directives.no_store &= !ignored.no_store;
+    directives.must_revalidate &= !ignored.must_revalidate;
+    directives.proxy_revalidate &= !ignored.must_revalidate;
+    (directives, targeted)
+}
+
+/// Are the names of all cookies that are set among these?
+fn sets_only(fields: &HeaderMap, names: &[Glob]) -> bool {
+    fields.get_all(header::SET_COOKIE).iter().all(|line| {
+        let name = line.as_bytes().split(|&b| b == b'=' || b == b';').next().unwrap_or_default().trim_ascii();
+        std::str::from_utf8(name).is_ok_and(|name| names.iter().any(|glob| glob.matches(name)))
+    })
 }
 
 /// RFC 9111 section 3 but for freshness.

@@ -153,14 +153,14 @@ fn update(
     times: Times,
     policy: &Policy,
 ) -> Result<Meta, Reason> {
-    let (directives, _) = effective_directives(newer);
+    let (directives, _) = effective_directives(newer, policy);
     let age = corrected_initial_age(newer, times);
     // What is never stored does not update either (RFC 9111 3.2); a `Date` is there from here on.
     let newer = stored_fields(newer.clone(), &directives, times);
     let mut fields = meta.fields.clone();
     for name in newer.keys() {
         // A cookie in a 304 is for the one who asked.
-        if *name == header::SET_COOKIE && policy.set_cookie == SetCookie::Refuse {
+        if *name == header::SET_COOKIE && policy.set_cookie != SetCookie::Store {
             continue;
         }
         fields.remove(name);

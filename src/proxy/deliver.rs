@@ -265,6 +265,7 @@ impl Exchange<'_> {
             Precondition::NotModified => {
                 let mut outgoing = cache::not_modified_fields(meta);
                 fields::strip_for_client(&mut outgoing);
+                self.tell_browsers(&mut outgoing, meta, now);
                 outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
                 self.sign(&mut outgoing);
                 let head = OutgoingHead {
@@ -288,7 +289,7 @@ impl Exchange<'_> {
     pub fn reusing(&self, meta: &Meta, now: SystemTime) -> HeaderMap {
         let mut outgoing = meta.fields.clone();
         outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
-        self.finish_fields(&mut outgoing, meta);
+        self.finish_fields(&mut outgoing, meta, now);
         outgoing
     }
 
@@ -300,16 +301,25 @@ impl Exchange<'_> {
             0 => outgoing.remove(AGE),
             seconds => outgoing.insert(AGE, HeaderValue::from(seconds)),
         };
-        self.finish_fields(&mut outgoing, meta);
+        self.finish_fields(&mut outgoing, meta, now);
         outgoing
     }
 
-    fn finish_fields(&self, outgoing: &mut HeaderMap, meta: &Meta) {
+    fn finish_fields(&self, outgoing: &mut HeaderMap, meta: &Meta, now: SystemTime) {
         fields::strip_for_client(outgoing);
+        self.tell_browsers(outgoing, meta, now);
         if meta.status == StatusCode::OK && !outgoing.contains_key(ACCEPT_RANGES) {
             outgoing.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
         self.sign(outgoing);
+    }
+
+    /// `browser_ttl` of the policy.
+    fn tell_browsers(&self, outgoing: &mut HeaderMap, meta: &Meta, now: SystemTime) {
+        let policy = self.trace.route.as_ref().and_then(|route| route.cache.as_ref());
+        if let Some(ttl) = policy.and_then(|policy| policy.browser_ttl) {
+            cache::set_browser_ttl(outgoing, ttl, meta.age(now));
+        }
     }
 
     /// `Cache-Status`, `Via`, `X-Request-Id`.

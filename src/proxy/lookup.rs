@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, Method,
-    header::{CACHE_CONTROL, IF_RANGE, RANGE},
+    header::{ACCEPT_LANGUAGE, CACHE_CONTROL, COOKIE, HeaderValue, IF_RANGE, RANGE},
 };
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_128;
@@ -105,6 +105,11 @@ impl Exchange<'_> {
             ClientDirectives::Honour => RequestDirectives::parse(&self.request.fields),
             ClientDirectives::Ignore => RequestDirectives::default(),
         };
+        if let Some(language) = cache::preferred(&self.request.fields, &policy.languages)
+            && let Ok(language) = HeaderValue::from_str(language)
+        {
+            self.request.fields.insert(ACCEPT_LANGUAGE, language);
+        }
         let key = Arc::new(self.key(policy));
         self.trace.key_hash = Some(key.hash());
         let mut wanted = Wanted {
@@ -120,7 +125,9 @@ impl Exchange<'_> {
             fwd: Fwd::UriMiss,
             detail: None,
         };
-        if self.answer_from_store(&mut wanted, sink).await? {
+        if cache::refreshes(policy, &self.request.fields, self.request.target.query()) {
+            (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Refresh));
+        } else if self.answer_from_store(&mut wanted, sink).await? {
             return Ok(());
         }
         if cache::only_if_cached(&wanted.directives, policy) {
@@ -134,6 +141,8 @@ impl Exchange<'_> {
             wanted.detail
         } else if self.request.method == Method::HEAD {
             Some(Reason::Method)
+        } else if matches!(wanted.fwd, Fwd::UriMiss) && !self.edge.store.is_used_enough(&wanted.key, policy.min_uses) {
+            Some(Reason::MinUses)
         } else if self.request.fields.contains_key(IF_RANGE) && wanted.stale.is_none() && wanted.holding.is_none() {
             // Which of two answers it is, the client's own validator says.
             Some(Reason::Partial)
@@ -160,6 +169,7 @@ impl Exchange<'_> {
             request.port(),
             request.target.path(),
             request.target.query(),
+            &request.fields,
             policy,
         )
     }
@@ -169,6 +179,12 @@ impl Exchange<'_> {
         let mut request = self.origin_request(&wanted.route, &wanted.pool, wanted.sticky.clone());
         let query = cache::forwarded_query(self.request.target.query(), &wanted.policy);
         request.target = self.origin_target(&wanted.route, query.as_deref());
+        if wanted.policy.forward_cookies.is_some() {
+            match cache::forwarded_cookies(&request.fields, &wanted.policy) {
+                Some(cookies) => _ = request.fields.insert(COOKIE, cookies),
+                None => _ = request.fields.remove(COOKIE),
+            }
+        }
         request
     }
 
@@ -335,7 +351,7 @@ impl Exchange<'_> {
         Refill {
             edge: Arc::clone(self.edge),
             pool: Arc::clone(&wanted.pool),
-            policy: Arc::clone(&wanted.policy),
+            policy: wanted.policy.for_path(self.request.target.path()),
             metrics,
             ask,
             request,

@@ -110,7 +110,7 @@ impl Snapshot {
             let url = match policy {
                 Some(policy) => {
                     let path = target.path();
-                    Key::new(seed, scheme.as_str(), host, port, path, target.query(), policy).url_hash(seed)
+                    Key::new(seed, scheme.as_str(), host, port, path, target.query(), &fields, policy).url_hash(seed)
                 }
                 None => url_hash(seed, host, port, target.path(), target.query()),
             };

@@ -318,7 +318,7 @@ impl Refill {
     }
 
     fn shareable(&self, response: &OriginResponse, meta: Meta, max: u64) -> Result<Meta, Reason> {
-        if self.selecting.contains_key(http::header::COOKIE) && !is_explicit(meta.lifetime().source) {
+        if cache::has_unkeyed_cookie(&self.request.fields, &self.policy) && !is_explicit(meta.lifetime().source) {
             return Err(Reason::CookieForwarded);
         }
         if response.framing == Framing::UntilClose {

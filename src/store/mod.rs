@@ -40,7 +40,7 @@ use crate::{
 /// Fetches that readers may share at once; one more is made by its client alone. Each holds at most
 /// `object_max` or [`BEHIND_MAX`] bytes.
 const FILLS_MAX: usize = 10_000;
-/// Keys remembered as not collapsible, and keys remembered as failing.
+/// Keys remembered as not collapsible, as failing, and as asked for so often.
 const REMEMBERED_MAX: u64 = 100_000;
 /// Variants that a freshening may leave: it adds one only where `Vary` changes, and the next new one brings the
 /// policy's maximum to bear.
@@ -151,6 +151,8 @@ pub struct Store {
     fills: Mutex<HashMap<u128, InProgress>>,
     uncollapsible: Cache<u128, Instant>,
     failing: Cache<u128, Instant>,
+    /// How often keys that are not stored were asked for.
+    uses: Cache<u128, u32>,
     seed: u64,
     fills_running: IntGauge,
     metrics: Metrics,
@@ -165,6 +167,7 @@ impl Store {
             fills: Mutex::new(HashMap::new()),
             uncollapsible: Cache::new(REMEMBERED_MAX),
             failing: Cache::new(REMEMBERED_MAX),
+            uses: Cache::new(REMEMBERED_MAX),
             seed,
             fills_running: metrics.fills.with_label_values(&["running"]),
             metrics: metrics.clone(),
@@ -486,6 +489,18 @@ impl Store {
         if self.uncollapsible.contains_key(&id) {
             self.uncollapsible.invalidate(&id);
         }
+    }
+
+    /// Counts that `key` was asked for and is not stored: was that often enough for storing it?
+    pub fn is_used_enough(&self, key: &Key, min_uses: u32) -> bool {
+        if min_uses <= 1 {
+            return true;
+        }
+        let counted = self
+            .uses
+            .entry(key.hash())
+            .and_upsert_with(|uses| uses.map_or(1, |uses| uses.into_value().saturating_add(1)));
+        counted.into_value() >= min_uses
     }
 
     /// Did a fetch under `id` fail within the last second?

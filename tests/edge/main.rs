@@ -14,6 +14,8 @@ mod collapsing;
 mod stale;
 
 mod parts;
+
+mod policy;
 mod purging;
 
 mod fleet;

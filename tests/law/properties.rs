@@ -42,7 +42,7 @@ impl Parts {
     fn key(&self) -> Key {
         let policy = Policy { key_fingerprint: self.fingerprint, ..plain_policy() };
         let query = self.query.as_ref().map(|query| query.join("&"));
-        Key::new(1, &self.scheme, &self.host, self.port, &self.path, query.as_deref(), &policy)
+        Key::new(1, &self.scheme, &self.host, self.port, &self.path, query.as_deref(), &HeaderMap::new(), &policy)
     }
 
     /// The same parts with the query in the order of names: what may share a key.
@@ -109,11 +109,11 @@ proptest! {
 
     #[test]
     fn what_the_key_drops_the_fill_drops(a in parts(), ignored in select(vec!["a", "b", "a*", "*", ""])) {
-        let rule = QueryRule { ignore: vec![Glob::new(ignored)], only: None };
+        let rule = QueryRule { ignore: vec![Glob::new(ignored)], only: None, forwards_all: false };
         let policy = Policy { query: rule, ..plain_policy() };
         let query = a.query.as_ref().map(|query| query.join("&"));
         let forwarded = cache::forwarded_query(query.as_deref(), &policy);
-        let key = |query: Option<&str>| Key::new(1, &a.scheme, &a.host, a.port, &a.path, query, &policy);
+        let key = |query: Option<&str>| Key::new(1, &a.scheme, &a.host, a.port, &a.path, query, &HeaderMap::new(), &policy);
         prop_assert_eq!(key(query.as_deref()), key(forwarded.as_deref()));
         prop_assert_eq!(cache::forwarded_query(forwarded.as_deref(), &policy), forwarded.clone());
         let purged = cache::url_hash(1, &a.host, a.port, &a.path, forwarded.as_deref());

@@ -12,8 +12,9 @@ use std::{
 };
 
 use eduham_edge::cache::{
-    self, Bypass, ClientDirectives, Glob, HeadOutcome, Key, Meta, Policy, Precondition, QueryRule, RequestDirectives,
-    RequestView, ResponseView, Reuse, Selection, SetCookie, StatusTtl, Target, Times, VariantKey,
+    self, Carries, ClientDirectives, Glob, HeadOutcome, IgnoreOrigin, Key, Meta, Policy, Precondition, QueryRule,
+    RequestDirectives, RequestView, ResponseView, Reuse, Selection, SetCookie, StatusTtl, Target, Times, TtlRule,
+    VariantKey,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -161,6 +162,26 @@ struct PolicyText {
     bypass_headers: Vec<String>,
     bypass_query: Vec<String>,
     key_fingerprint: u64,
+    forwards_all: bool,
+    key_headers: Vec<String>,
+    key_cookies: Vec<String>,
+    /// `TYPE STATUS SECONDS`, each of the first two `*` for any.
+    ttl: Vec<String>,
+    /// In percent.
+    ttl_jitter: f64,
+    ignore_origin: Vec<String>,
+    strip_cookies: Option<Vec<String>>,
+}
+
+fn ttl_rule(text: &str) -> TtlRule {
+    let [media_type, status, seconds] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text:?}") };
+    TtlRule {
+        paths: Vec::new(),
+        content_types: if media_type == "*" { Vec::new() } else { vec![Glob::new(media_type)] },
+        status_codes: status.parse().into_iter().collect(),
+        status_classes: status.strip_suffix("xx").map(|digit| digit.parse().unwrap()).into_iter().collect(),
+        force_ttl: Duration::from_secs(seconds.parse().unwrap()),
+    }
 }
 
 fn yes() -> String {
@@ -221,15 +242,39 @@ impl PolicyText {
             stale_while_revalidate: seconds(self.stale_while_revalidate),
             stale_if_error: seconds(self.stale_if_error),
             keep: seconds(self.keep),
-            query: QueryRule { ignore: globs(&self.ignore), only: self.only.as_deref().map(globs) },
-            bypass: Bypass {
+            query: QueryRule {
+                ignore: globs(&self.ignore),
+                only: self.only.as_deref().map(globs),
+                forwards_all: self.forwards_all,
+            },
+            bypass: Carries {
                 cookies: globs(&self.bypass_cookies),
                 headers: globs(&self.bypass_headers),
                 query: globs(&self.bypass_query),
             },
             object_max: self.object_max,
             client_directives: if self.ignore_client { ClientDirectives::Ignore } else { ClientDirectives::Honour },
-            set_cookie: if self.store_cookies { SetCookie::Store } else { SetCookie::Refuse },
+            set_cookie: match &self.strip_cookies {
+                Some(names) => SetCookie::Strip(globs(names)),
+                None if self.store_cookies => SetCookie::Store,
+                None => SetCookie::Refuse,
+            },
+            key_headers: self.key_headers.iter().map(|name| name.parse().unwrap()).collect(),
+            key_cookies: globs(&self.key_cookies),
+            ttl: self.ttl.iter().map(|rule| ttl_rule(rule)).collect(),
+            ttl_jitter: self.ttl_jitter / 100.0,
+            ignore_origin: {
+                let names = |name: &str| self.ignore_origin.iter().any(|other| other == name);
+                IgnoreOrigin {
+                    cache_control: names("cache-control"),
+                    expires: names("expires"),
+                    no_cache: names("no-cache"),
+                    no_store: names("no-store"),
+                    private: names("private"),
+                    must_revalidate: names("must-revalidate"),
+                    vary: names("vary"),
+                }
+            },
             key_fingerprint: self.key_fingerprint,
             ..plain_policy()
         }
@@ -429,7 +474,16 @@ impl KeyRow {
         let policy = self.policy.policy();
         let key_of = |target: &str| {
             let t = target_of(target);
-            Key::new(Self::SEED, &t.scheme, &t.host, t.port, &t.path, t.query.as_deref(), &policy)
+            Key::new(
+                Self::SEED,
+                &t.scheme,
+                &t.host,
+                t.port,
+                &t.path,
+                t.query.as_deref(),
+                &fields(&self.fields),
+                &policy,
+            )
         };
         let key = key_of(&self.target);
         let text = key.text().rsplit_once('#').unwrap().0.to_owned();

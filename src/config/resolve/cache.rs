@@ -2,13 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use http::HeaderName;
+
 use super::{Resolver, names};
 use crate::{
-    cache::{Bypass, ClientDirectives, Collapse, CollapseExpired, Glob, Policy, QueryRule, SetCookie, StatusTtl},
+    cache::{
+        Carries, ClientDirectives, Collapse, CollapseExpired, Glob, IgnoreOrigin, PathRule, Policy, QueryRule,
+        SetCookie, StatusTtl, TtlRule,
+    },
     config::{
         checked::{Checked, Fields, Value},
         values,
     },
+    proxy::routing::{PathPattern, Segment},
     upstream::StatusPattern,
 };
 
@@ -103,17 +109,55 @@ fn policy(name: &str, fields: &Fields, resolver: &mut Resolver<'_>) -> Policy {
     if slice.size().is_some_and(|size| size < SLICE_MIN) {
         resolver.problem(&slice.at, "found a slice below 64KiB, expected at least that: each costs a request", None);
     }
+    let key = fields.fields("key");
+    let key_headers: Vec<_> = key
+        .iter()
+        .flat_map(|key| key.get("headers").texts())
+        .filter_map(|name| values::header_name(name).ok())
+        .collect();
+    let key_cookies = key.map(|key| globs(key.get("cookies"))).unwrap_or_default();
+    let set_cookie = match fields.get("set_cookie").word() {
+        Some("store") => SetCookie::Store,
+        Some("strip") => SetCookie::Strip(globs(fields.get("strip_set_cookie"))),
+        _ => SetCookie::Refuse,
+    };
+    let stripped = fields.get("strip_set_cookie");
+    if set_cookie == SetCookie::Strip(Vec::new()) {
+        let message = "found strip without strip_set_cookie, expected the names of cookies there";
+        resolver.problem(&fields.get("set_cookie").at, message, None);
+    } else if stripped.written && !stripped.items().is_empty() && !matches!(set_cookie, SetCookie::Strip(_)) {
+        let message = "found names of cookies, expected set_cookie: strip beside them";
+        resolver.problem(&stripped.at, message, None);
+    }
+    let ignored = fields.get("ignore_origin");
+    if ignored.written {
+        for item in ignored.items() {
+            let word = item.word().unwrap_or_default();
+            resolver.report.warn(&item.at, format!("what the origin says by {word} is not listened to"), None);
+        }
+    }
     Policy {
         name: name.to_owned(),
         default_ttl: fields.get("default_ttl").duration(),
         force_ttl: fields.get("force_ttl").duration(),
         status_ttl: status_ttl(fields.get("status_ttl")),
+        ttl: fields.get("ttl").items().iter().filter_map(Checked::fields).map(ttl_rule).collect(),
+        browser_ttl: fields.get("browser_ttl").duration(),
+        ttl_jitter: fields.get("ttl_jitter").share().unwrap_or_default() / 100.0,
         stale_while_revalidate: fields.duration("stale_while_revalidate"),
         stale_if_error: fields.duration("stale_if_error"),
         keep: fields.duration("keep"),
-        key_fingerprint: key_fingerprint(&query),
+        key_fingerprint: key_fingerprint(&query, &key_headers, &key_cookies),
         query,
-        bypass: fields.fields("bypass").map(bypass).unwrap_or_default(),
+        key_headers,
+        key_cookies,
+        bypass: fields.fields("bypass").map(carries).unwrap_or_default(),
+        refresh: fields.fields("refresh").map(carries).unwrap_or_default(),
+        forward_cookies: match &fields.get("forward_cookies").value {
+            Value::List(_) => Some(globs(fields.get("forward_cookies"))),
+            _ => None,
+        },
+        languages: fields.get("languages").texts().map(Box::from).collect(),
         collapse: Collapse {
             wait: collapse.map_or(Duration::ZERO, |collapse| collapse.duration("wait")),
             expired: collapse.map_or(CollapseExpired::Fetch, |collapse| {
@@ -124,7 +168,9 @@ fn policy(name: &str, fields: &Fields, resolver: &mut Resolver<'_>) -> Policy {
         object_max: fields.get("object_max").size(),
         client_directives: fields
             .choose("client_directives", &[("honour", ClientDirectives::Honour), ("ignore", ClientDirectives::Ignore)]),
-        set_cookie: fields.choose("set_cookie", &[("refuse", SetCookie::Refuse), ("store", SetCookie::Store)]),
+        ignore_origin: ignore_origin(ignored),
+        set_cookie,
+        min_uses: u32::try_from(fields.int("min_uses")).unwrap_or(u32::MAX),
         slice: slice.size().filter(|size| *size >= SLICE_MIN),
         variants_max: usize::try_from(fields.int("variants_max")).unwrap_or(usize::MAX),
     }
@@ -148,11 +194,56 @@ fn query_rule(fields: &Fields, resolver: &mut Resolver<'_>) -> QueryRule {
             Some("a key of an extended policy is taken back by `ignore: []` or `only: none`".to_owned()),
         );
     }
-    QueryRule { ignore, only }
+    QueryRule { ignore, only, forwards_all: fields.get("forward").word() == Some("all") }
 }
 
-fn bypass(fields: &Fields) -> Bypass {
-    Bypass {
+fn ttl_rule(fields: &Fields) -> TtlRule {
+    let mut rule = TtlRule {
+        paths: Vec::new(),
+        content_types: Vec::new(),
+        status_codes: Vec::new(),
+        status_classes: Vec::new(),
+        force_ttl: fields.duration("force_ttl"),
+    };
+    let Some(matches) = fields.fields("match") else { return rule };
+    let patterns = matches.get("path").texts().filter_map(|text| values::path_pattern(text).ok());
+    rule.paths = patterns.map(|pattern| path_rule(&pattern)).collect();
+    rule.content_types =
+        matches.get("content_type").texts().map(|glob| Glob::new(&glob.to_ascii_lowercase())).collect();
+    for status in matches.get("status").texts().filter_map(|text| values::status_pattern(text).ok()) {
+        match status {
+            StatusPattern::Code(code) => rule.status_codes.push(code),
+            StatusPattern::Class(digit) => rule.status_classes.push(digit),
+        }
+    }
+    rule
+}
+
+fn path_rule(pattern: &PathPattern) -> PathRule {
+    let and_below = matches!(pattern.segments.last(), Some(Segment::Rest(_)));
+    let segments = pattern.segments.iter().filter_map(|segment| match segment {
+        Segment::Literal(text) => Some(Some(Box::from(text.as_str()))),
+        Segment::Parameter(_) => Some(None),
+        Segment::Rest(_) => None,
+    });
+    PathRule::new(segments.collect(), and_below)
+}
+
+fn ignore_origin(value: &Checked) -> IgnoreOrigin {
+    let names = |name: &str| value.items().iter().any(|item| item.word() == Some(name));
+    IgnoreOrigin {
+        cache_control: names("cache-control"),
+        expires: names("expires"),
+        no_cache: names("no-cache"),
+        no_store: names("no-store"),
+        private: names("private"),
+        must_revalidate: names("must-revalidate"),
+        vary: names("vary"),
+    }
+}
+
+fn carries(fields: &Fields) -> Carries {
+    Carries {
         cookies: globs(fields.get("cookies")),
         headers: fields.get("headers").texts().map(|name| Glob::new(&name.to_ascii_lowercase())).collect(),
         query: globs(fields.get("query")),
@@ -175,10 +266,9 @@ fn status_ttl(value: &Checked) -> StatusTtl {
 }
 
 /// A hash of all that shapes the key. The order in which names are written makes no difference.
-fn key_fingerprint(query: &QueryRule) -> u64 {
+fn key_fingerprint(query: &QueryRule, headers: &[HeaderName], cookies: &[Glob]) -> u64 {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    let mut feed = |tag: &str, globs: &[Glob]| {
-        let mut names: Vec<_> = globs.iter().map(Glob::as_str).collect();
+    let mut feed = |tag: &str, mut names: Vec<&str>| {
         names.sort_unstable();
         names.dedup();
         hasher.update(tag.as_bytes());
@@ -188,9 +278,15 @@ fn key_fingerprint(query: &QueryRule) -> u64 {
             hasher.update(name.as_bytes());
         }
     };
-    feed("query.ignore", &query.ignore);
+    feed("query.ignore", query.ignore.iter().map(Glob::as_str).collect());
     if let Some(only) = &query.only {
-        feed("query.only", only);
+        feed("query.only", only.iter().map(Glob::as_str).collect());
+    }
+    if !headers.is_empty() {
+        feed("headers", headers.iter().map(HeaderName::as_str).collect());
+    }
+    if !cookies.is_empty() {
+        feed("cookies", cookies.iter().map(Glob::as_str).collect());
     }
     hasher.digest()
 }
@@ -204,8 +300,9 @@ mod tests {
         let rule = |ignore: &[&str], only: Option<&[&str]>| QueryRule {
             ignore: ignore.iter().map(|name| Glob::new(name)).collect(),
             only: only.map(|names| names.iter().map(|name| Glob::new(name)).collect()),
+            forwards_all: false,
         };
-        let of = |ignore: &[&str], only| key_fingerprint(&rule(ignore, only));
+        let of = |ignore: &[&str], only| key_fingerprint(&rule(ignore, only), &[], &[]);
         assert_eq!(of(&["a", "b"], None), of(&["b", "a", "a"], None));
         assert_ne!(of(&["a", "b"], None), of(&["ab"], None));
         assert_ne!(of(&[], None), of(&[], Some(&[])));

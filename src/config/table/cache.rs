@@ -26,16 +26,14 @@ const POLICY_KEYS: [Key; 25] = [
         OR_NONE_DURATION,
         "none",
         "What clients get as a lifetime instead; it lasts exactly that long from now.",
-    )
-    .off(),
+    ),
     key(
         "status_ttl",
         Kind::Map { key: STATUSES, sample: "STATUS", of: &Kind::Duration },
         "{}",
         "Lifetimes by status where the origin is silent, as `{ 404: 10s, 5xx: 0s }`; a code beats its class.",
     ),
-    key("ttl", list(&Kind::Struct(TTL)), "[]", "Lifetimes by path, type and status; the first that matches wins.")
-        .off(),
+    key("ttl", list(&Kind::Struct(TTL)), "[]", "Lifetimes by path, type and status; the first that matches wins."),
     key(
         "stale_while_revalidate",
         Kind::Duration,
@@ -49,18 +47,17 @@ const POLICY_KEYS: [Key; 25] = [
         "Served stale while the origin fails, where the origin says nothing about stale (RFC 5861).",
     ),
     key("keep", Kind::Duration, "1h", "Kept past every window for validation, if it has a validator."),
-    key("ttl_jitter", Kind::Share, "0%", "Random part by which lifetimes are shortened.").off(),
+    key("ttl_jitter", Kind::Share, "0%", "Random part by which lifetimes are shortened."),
     key("key", Kind::Struct(CACHE_KEY), "{}", "What the cache key is made of beside scheme, host and path."),
     key("bypass", Kind::Struct(REQUESTS), "{}", "A request that carries one of these is neither looked up nor stored."),
-    key("refresh", Kind::Struct(REQUESTS), "{}", "A request that carries one of these is not looked up, but stored.")
-        .off(),
-    key("forward_cookies", Kind::Or(&["all"], &list(&GLOB)), "all", "Cookies that the origin sees.").off(),
-    key("languages", list(&TEXT), "[]", "`Accept-Language` is normalised to one of these.").off(),
+    key("refresh", Kind::Struct(REQUESTS), "{}", "A request that carries one of these is not looked up, but stored."),
+    key("forward_cookies", Kind::Or(&["all"], &list(&GLOB)), "all", "Cookies that the origin sees."),
+    key("languages", list(&TEXT), "[]", "`Accept-Language` is taken for one of these, the first where none fits."),
     key("compress", Kind::Or(&["none"], &Kind::Struct(COMPRESS)), "none", "Compression at the edge.").off(),
     key("slice", OR_NONE_SIZE, "none", "Fetches and stores large bodies in aligned slices of this size."),
     key("collapse", Kind::Struct(COLLAPSE), "{}", "One fetch for any number of concurrent readers."),
     key("variants_max", int(1, 10_000), "64", "Stored variants of one key; the oldest goes first."),
-    key("min_uses", int(1, 1_000_000), "1", "Stored only when asked for so often.").off(),
+    key("min_uses", int(1, 1_000_000), "1", "Stored only when asked for so often."),
     key("object_max", OR_NONE_SIZE, "none", "Largest body stored; `none`: what the tiers allow."),
     key(
         "client_directives",
@@ -73,15 +70,14 @@ const POLICY_KEYS: [Key; 25] = [
         list(&words(&["cache-control", "expires", "no-cache", "no-store", "private", "must-revalidate", "vary"])),
         "[]",
         "Parts of the origin's word that are not listened to.",
-    )
-    .off(),
+    ),
     key(
         "set_cookie",
-        Kind::Words { now: &["refuse", "store"], later: &["strip"] },
+        words(&["refuse", "strip", "store"]),
         "refuse",
         "A response with `Set-Cookie`: not stored, stored as received, or stored without the cookies of `strip_set_cookie`.",
     ),
-    key("strip_set_cookie", list(&GLOB), "[]", "Cookies that `set_cookie: strip` takes away.").off(),
+    key("strip_set_cookie", list(&GLOB), "[]", "Cookies that `set_cookie: strip` takes away."),
 ];
 
 const fn override_keys() -> [Key; POLICY_KEYS.len() + 1] {
@@ -107,8 +103,8 @@ const TTL_MATCH: &[Key] = &[
 
 const CACHE_KEY: &[Key] = &[
     key("query", Kind::Struct(QUERY), "{}", "Query parameters."),
-    key("headers", list(&HEADER_NAME), "[]", "Request fields that are part of the key.").off(),
-    key("cookies", list(&GLOB), "[]", "Cookies that are part of the key.").off(),
+    key("headers", list(&HEADER_NAME), "[]", "Request fields that are part of the key."),
+    key("cookies", list(&GLOB), "[]", "Cookies that are part of the key."),
 ];
 
 const QUERY: &[Key] = &[
@@ -119,7 +115,7 @@ const QUERY: &[Key] = &[
         "none",
         "Parameters that alone are kept; `[]` keeps none, `none` keeps all.",
     ),
-    key("forward", words(&["keyed", "all"]), "keyed", "What the origin sees: the parameters of the key, or all.").off(),
+    key("forward", words(&["keyed", "all"]), "keyed", "What the origin sees: the parameters of the key, or all."),
 ];
 
 const REQUESTS: &[Key] = &[
