@@ -1,6 +1,6 @@
 //! A named cache policy: what the operator adds to the law.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -158,14 +158,14 @@ pub struct IgnoreOrigin {
 }
 
 impl Policy {
-    /// This policy for responses to requests for `path`: of the `ttl` rules those that speak of it.
-    pub fn for_path(self: &Arc<Self>, path: &str) -> Arc<Self> {
+    /// This policy for responses to requests for `path`, where that is another one: of the `ttl` rules those that speak of it.
+    pub fn for_path(&self, path: &str) -> Option<Self> {
         if self.ttl.iter().all(|rule| rule.paths.is_empty()) {
-            return Arc::clone(self);
+            return None;
         }
-        let mut policy = Self::clone(self);
+        let mut policy = self.clone();
         policy.ttl.retain(|rule| rule.paths.is_empty() || rule.paths.iter().any(|pattern| pattern.matches(path)));
-        Arc::new(policy)
+        Some(policy)
     }
 
     /// Does the `ttl` rule of such a response speak of its status? Then it may be stored as under `status_ttl`.

@@ -347,11 +347,12 @@ impl Exchange<'_> {
         if policy_ignores_clients(&wanted.policy) {
             request.fields.remove(CACHE_CONTROL);
         }
+        let narrowed = wanted.policy.for_path(self.request.target.path());
         let metrics = self.trace.metrics.clone().unwrap_or_else(|| Arc::clone(self.snapshot.router.unmatched()));
         Refill {
             edge: Arc::clone(self.edge),
             pool: Arc::clone(&wanted.pool),
-            policy: wanted.policy.for_path(self.request.target.path()),
+            policy: narrowed.map_or_else(|| Arc::clone(&wanted.policy), Arc::new),
             metrics,
             ask,
             request,

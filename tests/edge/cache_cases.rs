@@ -123,7 +123,7 @@ async fn the_cache_cases_pass_but_for_those_that_are_named() {
     let missed: BTreeMap<String, String> = serde_yaml::from_str(MISSED).expect("the list of misses is YAML");
     let origin = origin().await;
     let cases = groups.iter().flat_map(|group| &group.tests).map(|case| (case.id.clone(), case.clone())).collect();
-    let edge = edge(&origin).policy("set_cookie: store").start().await;
+    let edge = edge(&origin).policy("set_cookie: store, stale_if_error: 1h").start().await;
     let script = Arc::new(Script { clock: edge.clock.clone(), seen: Mutex::default(), cases });
     for id in script.cases.keys() {
         for path in ["", "/location_target", "/content_location_target"] {
