@@ -17,6 +17,7 @@ use super::{
     refill::{Ask, Condition, Filling, Own, PartOf, Refill, TOLD_MAX, Told},
     routing::Route,
     synth::Refusal,
+    unkeyed,
 };
 use crate::{
     cache::{
@@ -174,11 +175,13 @@ impl Exchange<'_> {
         )
     }
 
-    /// What the origin is asked where the answer may be shared: without what the key drops.
+    /// What the origin is asked where the answer may be shared: without what the key drops, and without what would shape the
+    /// answer for others.
     fn shared_request(&self, wanted: &Wanted) -> OriginRequest {
         let mut request = self.origin_request(&wanted.route, &wanted.pool, wanted.sticky.clone());
         let query = cache::forwarded_query(self.request.target.query(), &wanted.policy);
         request.target = self.origin_target(&wanted.route, query.as_deref());
+        unkeyed::strip(&mut request.fields, &wanted.policy.key_headers);
         if wanted.policy.forward_cookies.is_some() {
             match cache::forwarded_cookies(&request.fields, &wanted.policy) {
                 Some(cookies) => _ = request.fields.insert(COOKIE, cookies),

@@ -30,6 +30,7 @@ pub mod routing;
 pub mod sticky;
 pub mod synth;
 pub mod target;
+pub mod unkeyed;
 pub mod websocket;
 
 use std::sync::Arc;

@@ -16,6 +16,8 @@ mod stale;
 mod parts;
 
 mod policy;
+
+mod leaks;
 mod purging;
 
 mod fleet;
