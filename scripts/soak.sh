@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make soak`: 10,000 WebSocket upgrades in a row through the edge and 10,000 more side by side, a class that reads a cold
-# object, then ten minutes of fuzzing.
+# object, 100,000 reads and 1,000 purges over two edges that are killed in between, then ten minutes of fuzzing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -8,5 +8,8 @@ say "== sockets"
 EDUHAM_SOAK_UPGRADES=${EDUHAM_SOAK_UPGRADES:-10000} cargo test --locked --test edge -- --exact soak::every_upgrade_of_a_long_row_succeeds
 say "== a cold object"
 EDUHAM_SOAK_COLD=1 cargo test --release --locked --test edge -- --nocapture cold_object
+say "== purges"
+EDUHAM_SOAK_READS=${EDUHAM_SOAK_READS:-100000} EDUHAM_SOAK_PURGES=${EDUHAM_SOAK_PURGES:-1000} \
+    cargo test --locked --test edge -- --exact --nocapture history::no_read_is_older_than_an_acknowledged_purge
 say "== fuzz"
 fuzz/run.sh 600

@@ -30,9 +30,9 @@ mod purging;
 
 use crate::{
     admin::{self, PeerCommand, Readiness, SetStateError, UpstreamView},
-    fleet::{self, Fleet, Joined, NodeCard, Standing, WhenCutOff},
     clock::Clock,
     config::Loaded,
+    fleet::{self, Fleet, Joined, NodeCard, Standing, WhenCutOff},
     front::{App, Connections, Front, ListenAddress, TlsError},
     proxy::{
         Edge, Snapshot,
@@ -83,6 +83,8 @@ pub struct Running {
     /// Ends everything else.
     stopping: watch::Sender<bool>,
     listeners: Vec<Accepting>,
+    /// Stays in the fleet.
+    fleet: JoinHandle<()>,
 }
 
 /// A listener that accepts.
@@ -150,9 +152,6 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         ids: RequestIds::new(),
         draining: watch::Sender::new(false),
     });
-    if edge.fleet.join(edge.as_ref()).await == Joined::Held {
-        return Err(StartError::NodeId { id: node });
-    }
     let readiness = Arc::new(Readiness::new());
     readiness.config_loaded();
     readiness.set_purge_log_behind(!edge.fleet.is_alone());
@@ -178,6 +177,10 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         Err(error) => return Err(StartError::Listen { address: admin_config.address.to_string(), error }),
     };
 
+    // Last of what may fail: who has joined and goes without a word is missed.
+    if edge.fleet.join(edge.as_ref()).await == Joined::Held {
+        return Err(StartError::NodeId { id: node });
+    }
     let mut listeners = Vec::new();
     for (address, socket, front) in services {
         let accepting = accept(&address, socket, front, closing.subscribe())
@@ -189,7 +192,8 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     tokio::spawn(first_round(pools, Arc::clone(&readiness), stopping.subscribe()));
     tokio::spawn(observe(Arc::clone(&edge), stopping.subscribe()));
     tokio::spawn(reclaim(Arc::clone(&edge), stopping.subscribe()));
-    tokio::spawn(Arc::clone(&edge.fleet).run(Arc::clone(&edge) as Arc<dyn fleet::Sink>, stopping.subscribe()));
+    let fleet =
+        tokio::spawn(Arc::clone(&edge.fleet).run(Arc::clone(&edge) as Arc<dyn fleet::Sink>, stopping.subscribe()));
     tokio::spawn(follow_fleet(Arc::clone(&edge), Arc::clone(&readiness), stopping.subscribe()));
     let control = Arc::new(Control { edge: Arc::clone(&edge) });
     let parts = admin::Parts {
@@ -201,7 +205,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         node,
     };
     tokio::spawn(admin::serve(admin_listener, parts, stopping.subscribe()));
-    Ok(Running { edge, readiness, connections, addresses, admin, closing, stopping, listeners })
+    Ok(Running { edge, readiness, connections, addresses, admin, closing, stopping, listeners, fleet })
 }
 
 /// Binds one listener.
@@ -422,6 +426,8 @@ impl Running {
         self.connections.cut();
         let _ = tokio::time::timeout(CUT, self.connections.ended()).await;
         self.stopping.send_replace(true);
+        // A beat after the goodbye would take it back.
+        let _ = self.fleet.await;
         self.edge.fleet.leave().await;
         for bound in &self.addresses {
             if let Bound::Unix(path) = bound {

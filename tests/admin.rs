@@ -12,8 +12,8 @@ use std::{
 use eduham_edge::{
     admin::{
         self, Config, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt,
-        PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Readiness, Right, SetStateError, Token, Unreachable, UpstreamView,
-        Upstreams,
+        PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Readiness, Right, SetStateError, Token, Unreachable,
+        UpstreamView, Upstreams,
     },
     front::ListenAddress,
     telemetry::Metrics,
@@ -403,10 +403,16 @@ async fn a_purge_that_the_fleet_does_not_know_of_yet_is_answered_503() {
 async fn purges_and_the_fleet_are_shown() {
     let control = control(config()).await;
     let purges = control.get("/purges").await.body;
-    assert_eq!((&purges["purges"][0]["id"], &purges["purges"][0]["at"]), (&json!("7"), &json!("1970-01-01T00:00:00.000Z")));
+    assert_eq!(
+        (&purges["purges"][0]["id"], &purges["purges"][0]["at"]),
+        (&json!("7"), &json!("1970-01-01T00:00:00.000Z"))
+    );
     assert_eq!(control.get("/purges/7").await.body["urls"], json!(["a.test/"]));
     let fleet = control.get("/fleet").await.body;
-    assert_eq!((&fleet["position"], &fleet["nodes"][0]["id"], &fleet["nodes"][0]["lag"]), (&json!(7), &json!("edge-1"), &json!(0)));
+    assert_eq!(
+        (&fleet["position"], &fleet["nodes"][0]["id"], &fleet["nodes"][0]["lag"]),
+        (&json!(7), &json!("edge-1"), &json!(0))
+    );
 }
 
 #[tokio::test]

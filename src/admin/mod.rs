@@ -15,7 +15,7 @@ mod upstreams;
 
 pub use config::{Config, Right, Token};
 pub use parts::{
-    FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt, PurgeRefusal, PurgeRequest,
-    PurgeUrl, PurgeView, Readiness, SetStateError, Unreachable, UnreadyReason, UpstreamView, Upstreams,
+    FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt, PurgeRefusal,
+    PurgeRequest, PurgeUrl, PurgeView, Readiness, SetStateError, Unreachable, UnreadyReason, UpstreamView, Upstreams,
 };
 pub use server::{Listener, bind, serve};

@@ -148,7 +148,8 @@ fn request(body: Body) -> Result<PurgeRequest, Problem> {
         if prefix.query.is_some() { Err(wrong("has a query, and a prefix ends before it")) } else { Ok(prefix) }
     });
     let hosts = body.hosts.iter().enumerate().map(|(index, text)| {
-        host(text).ok_or_else(|| bad(format!("hosts[{index}] is no host; write it as `a.test`, without scheme and port")))
+        host(text)
+            .ok_or_else(|| bad(format!("hosts[{index}] is no host; write it as `a.test`, without scheme and port")))
     });
     Ok(PurgeRequest {
         urls: urls.collect::<Result<_, _>>()?,

@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use super::Control;
 use crate::{
     admin::{
-        self, FleetView, NodeView, PurgeNodes, PurgeReceipt, PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Unreachable,
+        self, FleetView, NodeView, PurgeNodes, PurgeReceipt, PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView,
+        Unreachable,
     },
     fleet::{Acknowledged, Issued, MemberState, Order, Record, Url},
     proxy::{purge::normal_url, target::BadTarget},

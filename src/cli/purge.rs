@@ -62,7 +62,9 @@ pub(super) enum PurgeError {
     Token { path: PathBuf, source: std::io::Error },
     #[error("the purge was not accepted: {0}")]
     Refused(String),
-    #[error("the fleet is unreachable: purge {0} acts on this node now and is published when the log can be reached again")]
+    #[error(
+        "the fleet is unreachable: purge {0} acts on this node now and is published when the log can be reached again"
+    )]
     Unreachable(String),
     #[error("the purge is not complete: {acknowledged} of {live} nodes have applied it, lost: {lost}")]
     Incomplete { acknowledged: u64, live: u64, lost: String },
@@ -104,8 +106,14 @@ pub(super) fn run(args: &Args) -> Result<(), PurgeError> {
             let counted =
                 |count: &serde_json::Value, unit: &str| count.as_u64().map(|count| format!(", {count} {unit}"));
             if args.dry_run {
-                let counted = |count: &serde_json::Value| count.as_u64().map_or("too many to count".into(), |n| n.to_string());
-                writeln!(out, "would purge {} responses, {} bytes", counted(&receipt["matched"]), counted(&receipt["bytes"]))?;
+                let counted =
+                    |count: &serde_json::Value| count.as_u64().map_or("too many to count".into(), |n| n.to_string());
+                writeln!(
+                    out,
+                    "would purge {} responses, {} bytes",
+                    counted(&receipt["matched"]),
+                    counted(&receipt["bytes"])
+                )?;
                 return Ok(());
             }
             writeln!(

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
+use crate::redis::Url as RedisUrl;
 use crate::{
     cache::Glob,
     front::ListenAddress,
@@ -12,7 +13,6 @@ use crate::{
         routing::{HostPattern, PathPattern, Segment, StickySource, ValuePattern},
         target::{BadTarget, Target},
     },
-    redis::Url,
     telemetry,
     upstream::{PeerAddress, RetryWhen, StatusPattern},
 };
@@ -82,7 +82,7 @@ pub(super) fn host_name(text: &str) -> Result<(), String> {
 
 /// `redis://..`, `rediss://..`, `redis+cluster://..`, `redis+sentinel://..`
 pub(super) fn redis_url(text: &str) -> Result<(), String> {
-    text.parse::<Url>().map(drop).map_err(|error| error.to_string())
+    text.parse::<RedisUrl>().map(drop).map_err(|error| error.to_string())
 }
 
 /// `a.test`, `*.b.test`, an IP address; without a port.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::redis;
+use crate::redis::Config as RedisConfig;
 
 /// `fleet`
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `fleet.redis`, else `redis`; without either this node is its own fleet.
-    pub redis: Option<redis::Config>,
+    pub redis: Option<RedisConfig>,
     /// A node that is silent for so long is lost.
     pub lease: Duration,
     /// How long purges are kept for nodes that come back.

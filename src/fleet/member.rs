@@ -43,7 +43,9 @@ impl Members {
         let epoch = reply.next().unwrap_or_default();
         let began = epoch.rsplit_once('-').and_then(|(_, at)| at.parse().ok()).unwrap_or(now);
         let mut all = Vec::new();
-        while let (Some(id), Some(seen), Some(ack), Some(card)) = (reply.next(), reply.next(), reply.next(), reply.next()) {
+        while let (Some(id), Some(seen), Some(ack), Some(card)) =
+            (reply.next(), reply.next(), reply.next(), reply.next())
+        {
             let mut seen = seen.rsplit(' ').map(|number| number.parse::<u64>().unwrap_or_default());
             let (lease, at) = (seen.next().unwrap_or_default(), seen.next().unwrap_or_default());
             let silent = now.saturating_sub(at);

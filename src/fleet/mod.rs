@@ -16,14 +16,27 @@
 //! A node without Redis is its own fleet: everything here answers at once, and nothing is sent.
 
 mod config;
-mod cursor;
-mod history;
-mod lease;
-mod member;
-mod node;
 mod order;
-mod pending;
+
 mod script;
+
+mod cursor;
+
+mod member;
+
+mod node;
+
+mod beat;
+
+mod lease;
+
+mod log;
+
+mod publish;
+
+mod pending;
+
+mod history;
 
 pub use config::{Config, WhenCutOff};
 pub use history::{History, PURGES_MAX, Record};

@@ -54,11 +54,7 @@ impl Order {
 
     /// How many things it names.
     pub fn targets(&self) -> usize {
-        self.urls.len()
-            + self.surrogate_keys.len()
-            + self.prefixes.len()
-            + self.hosts.len()
-            + usize::from(self.all)
+        self.urls.len() + self.surrogate_keys.len() + self.prefixes.len() + self.hosts.len() + usize::from(self.all)
     }
 
     /// Names nothing: the entry with which a log begins.

@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::redis::Command;
 
 /// Entries that the log holds whatever `fleet.history` says; a node further behind counts everything as purged.
-pub(super) const LOG_MAX: usize = 1_000_000;
+const LOG_MAX: usize = 100_000;
 
-/// Entries read at once.
-pub(super) const READ_MAX: usize = 1_000;
+/// Entries read at once; one of them may be as large as a request to the control listener.
+const READ_MAX: usize = 100;
 
 /// The names of the keys.
 #[derive(Debug, Clone)]

@@ -34,7 +34,10 @@ pub enum Deployment {
     /// Some nodes of a cluster.
     Cluster(Vec<Address>),
     /// Sentinels, and the name of the master that they watch.
-    Sentinel { sentinels: Vec<Address>, master: String },
+    Sentinel {
+        sentinels: Vec<Address>,
+        master: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,14 +73,16 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, BadUrl> {
         let (scheme, rest) = text.split_once("://").ok_or(BadUrl::Scheme)?;
-        let (transport, kind) = scheme.split_once('+').map_or((scheme, None), |(transport, kind)| (transport, Some(kind)));
+        let (transport, kind) =
+            scheme.split_once('+').map_or((scheme, None), |(transport, kind)| (transport, Some(kind)));
         let tls = match transport {
             "redis" => false,
             "rediss" => true,
             _ => return Err(BadUrl::Scheme),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, servers) = authority.rsplit_once('@').map_or((None, authority), |(user, servers)| (Some(user), servers));
+        let (user, servers) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, servers)| (Some(user), servers));
         let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
             Some((name, password)) => (decoded(name)?, decoded(password)?),
             None => (None, None),
@@ -166,20 +171,14 @@ mod tests {
                     deployment: Deployment::Single(at("a", 6379)),
                 },
             ),
-            (
-                "redis://:secret@a",
-                Url { password: Some("secret".into()), ..plain(Deployment::Single(at("a", 6379))) },
-            ),
+            ("redis://:secret@a", Url { password: Some("secret".into()), ..plain(Deployment::Single(at("a", 6379))) }),
             ("redis+cluster://a:7000,b:7001", plain(Deployment::Cluster(vec![at("a", 7000), at("b", 7001)]))),
             (
                 "rediss+sentinel://a,b:5/main/2",
                 Url {
                     tls: true,
                     database: 2,
-                    ..plain(Deployment::Sentinel {
-                        sentinels: vec![at("a", 26379), at("b", 5)],
-                        master: "main".into(),
-                    })
+                    ..plain(Deployment::Sentinel { sentinels: vec![at("a", 26379), at("b", 5)], master: "main".into() })
                 },
             ),
         ];

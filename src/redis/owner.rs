@@ -38,6 +38,9 @@ pub enum Error {
     /// Redis refused.
     #[error("Redis says: {0}")]
     Refused(Arc<RedisError>),
+    /// It answered something that was not asked for.
+    #[error("Redis gives an answer that makes no sense; does something else use the same keys?")]
+    Nonsense,
 }
 
 /// What a connection is for.
@@ -170,10 +173,13 @@ impl Owner {
                 state.generation += 1;
             }
             failed => {
-                let error = failed.map_or_else(|_| "it takes too long".to_owned(), |opened| match opened {
-                    Err(error) => error.to_string(),
-                    Ok(_) => String::new(),
-                });
+                let error = failed.map_or_else(
+                    |_| "it takes too long".to_owned(),
+                    |opened| match opened {
+                        Err(error) => error.to_string(),
+                        Ok(_) => String::new(),
+                    },
+                );
                 tracing::debug!(error, "no connection to Redis");
                 // Nobody is there: there is no use in trying twice more at once.
                 state.failures = state.failures.max(FAILURES_MAX - 1);

@@ -9,8 +9,8 @@ mod redact;
 mod route_metrics;
 mod socket_metrics;
 
-pub use access::rfc3339_ms;
 pub use access::AccessRecord;
+pub use access::rfc3339_ms;
 pub use access_log::{AccessLog, AccessLogError};
 pub use config::{Access, AccessTo, Config};
 pub use metrics::Metrics;

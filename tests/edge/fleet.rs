@@ -6,8 +6,8 @@ use eduham_edge::{app, clock::Clock, config, config::FixedEnvironment};
 use serde_json::Value;
 
 use crate::support::{
-    Apart, Connection, Edge, Origin, RedisServer, ask, cacheable, edge, edge::Builder, eventually, eventually_async, get,
-    origin, reset, within,
+    Apart, Connection, Edge, Origin, RedisServer, ask, cacheable, edge, edge::Builder, eventually, eventually_async,
+    get, origin, reset, within,
 };
 
 /// Short, so that tests see leases lapse; long enough for a busy machine to beat in time.
@@ -59,7 +59,8 @@ async fn a_purge_on_one_edge_acts_on_all_and_they_say_so() {
     origin.serve("/a", cacheable("x").field("Surrogate-Key", "k"));
     let one = member(&origin, &redis.url(), "e1", "").start().await;
     let two = member(&origin, &redis.url(), "e2", "").start().await;
-    (ready(&one).await, ready(&two).await);
+    ready(&one).await;
+    ready(&two).await;
     for (n, order) in [
         r#"{"urls":["http://a.test/a"],"wait":true}"#,
         r#"{"prefixes":["http://a.test/"],"wait":true}"#,
@@ -101,7 +102,8 @@ async fn an_unsafe_request_to_one_edge_invalidates_on_all() {
     origin.serve("/a", cacheable("x"));
     let one = member(&origin, &redis.url(), "e1", "").start().await;
     let two = member(&origin, &redis.url(), "e2", "").start().await;
-    (ready(&one).await, ready(&two).await);
+    ready(&one).await;
+    ready(&two).await;
     let _ = two.get("/a").await;
     assert!(two.get("/a").await.is_hit());
     assert_eq!(one.ask(&ask("POST", "/a")).await.status, 200);
@@ -137,7 +139,8 @@ async fn a_purge_while_redis_is_gone_acts_here_and_is_published_later() {
     origin.serve("/a", cacheable("x"));
     let one = member(&origin, &redis.url(), "e1", "").start().await;
     let two = member(&origin, &redis.url(), "e2", "").start().await;
-    (ready(&one).await, ready(&two).await);
+    ready(&one).await;
+    ready(&two).await;
     let _ = (one.get("/a").await, two.get("/a").await);
     redis.kill();
     let (status, receipt) = purge(&one, r#"{"urls":["http://a.test/a"],"wait":true}"#).await;
@@ -214,7 +217,8 @@ async fn a_log_that_was_lost_makes_every_node_forget_what_it_stored() {
     origin.serve("/a", cacheable("x"));
     let one = member(&origin, &redis.url(), "e1", "").start().await;
     let two = member(&origin, &redis.url(), "e2", "").start().await;
-    (ready(&one).await, ready(&two).await);
+    ready(&one).await;
+    ready(&two).await;
     acknowledged(&one, r#"{"all":true,"wait":true}"#).await;
     for loss in ["FLUSHALL", "DEL {eh:purge}:log", "DEL {eh:purge}:epoch", "DEL {eh:purge}:n", "XDEL {eh:purge}:log"] {
         // Both have a place, and something stored that no order names.
@@ -239,7 +243,8 @@ async fn a_gap_in_the_log_counts_as_a_purge_of_everything() {
     origin.serve("/a", cacheable("x"));
     let one = member(&origin, &redis.url(), "e1", "").start().await;
     let two = member(&origin, &redis.url(), "e2", "").start().await;
-    (ready(&one).await, ready(&two).await);
+    ready(&one).await;
+    ready(&two).await;
     let _ = two.get("/a").await;
     assert!(two.get("/a").await.is_hit());
     let position = read(&one, "/fleet").await["position"].as_u64().expect("a number");

@@ -123,7 +123,10 @@ async fn purges_are_remembered() {
     let ids: Vec<_> = purges.as_array().expect("a list").iter().map(|purge| &purge["id"]).collect();
     assert_eq!(ids, [&second["id"], &first["id"]], "the newest first, and not what clients do");
     let found = read(&format!("/purges/{}", first["id"].as_str().expect("a text"))).await;
-    assert_eq!((&found["urls"][0], &found["soft"], &found["complete"]), (&"a.test/a?b".into(), &true.into(), &true.into()));
+    assert_eq!(
+        (&found["urls"][0], &found["soft"], &found["complete"]),
+        (&"a.test/a?b".into(), &true.into(), &true.into())
+    );
     assert_eq!((&found["at"], &found["node"]), (&"2026-11-24T02:21:37.400Z".into(), &"edge-test".into()));
     assert_eq!((&second["matched"], &second["complete"]), (&1.into(), &true.into()));
     let fleet = read("/fleet").await;

@@ -1,6 +1,7 @@
 //! `node`, `admin`, `redis`, `fleet`, `store` and `log`.
 
 use super::{Resolver, names, server};
+use crate::redis::Config as RedisConfig;
 use crate::{
     admin::{self, Right, Token},
     config::{
@@ -9,7 +10,7 @@ use crate::{
     },
     fleet::{self, WhenCutOff},
     front::{self, ListenAddress},
-    redis, store,
+    store,
     telemetry::{self, Access, AccessTo},
 };
 
@@ -112,18 +113,15 @@ pub(super) fn fleet(value: &Checked, shared: &Checked) -> fleet::Config {
         lease: fields.map(|fields| fields.duration("lease")).unwrap_or_default(),
         history: fields.map(|fields| fields.duration("history")).unwrap_or_default(),
         when_cut_off: fields.map_or(WhenCutOff::Serve, |fields| {
-            let words = [
-                ("serve", WhenCutOff::Serve),
-                ("revalidate", WhenCutOff::Revalidate),
-                ("stop", WhenCutOff::Stop),
-            ];
+            let words =
+                [("serve", WhenCutOff::Serve), ("revalidate", WhenCutOff::Revalidate), ("stop", WhenCutOff::Stop)];
             fields.choose("when_cut_off", &words)
         }),
     }
 }
 
-fn redis(fields: &Fields) -> Option<redis::Config> {
-    Some(redis::Config {
+fn redis(fields: &Fields) -> Option<RedisConfig> {
+    Some(RedisConfig {
         url: fields.text("url")?.parse().ok()?,
         prefix: fields.text("prefix")?.to_owned(),
         timeout: fields.duration("timeout"),

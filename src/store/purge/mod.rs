@@ -322,7 +322,11 @@ mod tests {
         purges.apply(&order(true, &[PurgeTarget::Url(10)]), at(3));
         purges.apply(&order(true, &[PurgeTarget::Url(12)]), at(4));
         assert_eq!(purges.floor(), 2);
-        assert_eq!(purges.check(1, &subject(URL, &[])), PurgeVerdict::Hard, "it may have been the url that was forgotten");
+        assert_eq!(
+            purges.check(1, &subject(URL, &[])),
+            PurgeVerdict::Hard,
+            "it may have been the url that was forgotten"
+        );
         assert_eq!(purges.check(2, &subject(URL, &[])), PurgeVerdict::Untouched);
         assert_eq!(purges.check(2, &subject(10, &[])), PurgeVerdict::Soft(at(3)));
     }
