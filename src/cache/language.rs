@@ -22,28 +22,22 @@ pub fn preferred<'a>(fields: &HeaderMap, languages: &'a [Box<str>]) -> Option<&'
     let refused: Vec<&str> = ranges.iter().filter(|(_, quality)| *quality == 0).map(|(range, _)| *range).collect();
     // Stable: of equal ones the first.
     ranges.sort_by_key(|(_, quality)| std::cmp::Reverse(*quality));
-    let acceptable = |language: &&Box<str>| !refused.iter().any(|range| is_prefix(range, language));
-    let first = languages.first();
+    let all = || languages.iter().map(|language| &**language);
+    let acceptable = |language: &&str| !refused.iter().any(|range| is_prefix(range, language));
     ranges
         .iter()
         .filter(|(_, quality)| *quality > 0)
         .find_map(|(range, _)| {
             if *range == "*" {
-                return languages.iter().find(acceptable);
+                return all().find(acceptable);
             }
-            let exact = languages.iter().find(|language| language.eq_ignore_ascii_case(range));
-            let wider = || {
-                languages
-                    .iter()
-                    .filter(acceptable)
-                    .filter(|language| is_prefix(language, range))
-                    .max_by_key(|l| l.len())
-            };
-            let narrower = || languages.iter().filter(acceptable).find(|language| is_prefix(range, language));
+            let exact = all().find(|language| language.eq_ignore_ascii_case(range));
+            let wider =
+                || all().filter(acceptable).filter(|language| is_prefix(language, range)).max_by_key(|l| l.len());
+            let narrower = || all().filter(acceptable).find(|language| is_prefix(range, language));
             exact.or_else(wider).or_else(narrower)
         })
-        .or(first)
-        .map(|language| &**language)
+        .or(languages.first().map(|language| &**language))
 }
 
 /// `de` of `de-CH`, not of `den`.

@@ -46,7 +46,7 @@ pub use conditional::{Precondition, evaluate, not_modified_fields};
 pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
 pub use freshness::{Lifetime, LifetimeSource, Times};
 pub use invalidate::{Target, invalidated, is_safe};
-pub use key::{Key, bypass, forwarded_cookies, forwarded_query, has_unkeyed_cookie, keyed_query, refreshes, url_hash};
+pub use key::{Key, bypass, forwarded_cookies, forwarded_query, keyed_query, refreshes, url_hash};
 pub use language::preferred;
 pub use meta::Meta;
 pub use pattern::{Glob, PathRule};

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 
 use super::{
     conditional::{Precondition, evaluate},
@@ -83,12 +83,12 @@ impl Reuse {
 }
 
 /// Why nothing may be stored of this response although its head is storable: what came with the request, or how the
-/// body comes.
+/// body comes. `sent`: the fields of the request as the origin saw it.
 ///
 /// # Errors
 /// The reason.
-pub fn shareable(meta: &Meta, request: &HeaderMap, body: Arrival, object_max: u64) -> Result<(), Reason> {
-    if request.contains_key(header::COOKIE) && !meta.lifetime().source.is_explicit() {
+pub fn shareable(meta: &Meta, sent: &HeaderMap, policy: &Policy, body: Arrival, object_max: u64) -> Result<(), Reason> {
+    if key::has_unkeyed_cookie(sent, policy) && !meta.lifetime().source.is_explicit() {
         return Err(Reason::CookieForwarded);
     }
     if body.until_close {

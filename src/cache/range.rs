@@ -67,7 +67,7 @@ impl Selection {
     /// The bytes that are sent of a body of this length, in this order.
     pub fn ranges(&self, length: u64) -> Vec<Range<u64>> {
         match self {
-            Self::Whole => vec![0..length],
+            Self::Whole => Vec::from([Range { start: 0, end: length }]),
             Self::Single(range) => vec![range.clone()],
             Self::Many(ranges) => ranges.clone(),
             Self::Unsatisfiable => Vec::new(),

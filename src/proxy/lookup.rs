@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cache::{
         self, CacheStatus, ClientDirectives, CollapseExpired, Fwd, Key, Policy, Precondition, Reason,
-        RequestDirectives, RequestView, Reuse, Selection, VariantKey, Vary,
+        RequestDirectives, RequestView, Reuse, Selection, Use, VariantKey, Vary,
     },
     store::{Body, Coming, Failure, Fill, Found, Joined, Lookup, Outcome, Place, Reader, Stored},
     telemetry::CacheResult,
@@ -89,23 +89,14 @@ impl Exchange<'_> {
         body: &mut B,
         sink: &mut S,
     ) -> Result<(), ClientGone> {
-        let is_read = matches!(self.request.method, Method::GET | Method::HEAD);
-        let aside = if is_read {
-            cache::bypass(policy, &self.request.fields, self.request.target.query()).map(|reason| (Fwd::Bypass, reason))
-        } else {
-            Some((Fwd::Method, Reason::Method))
-        };
-        // A body on GET has no meaning, but an origin may give it one: such an answer is for nobody else.
-        let aside = aside.or_else(|| (!body.is_empty()).then_some((Fwd::Bypass, Reason::RequestBody)));
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        let aside = cache::aside(&view, self.request.target.query(), !body.is_empty(), policy);
         if let Some((fwd, reason)) = aside {
             let request = self.origin_request(route, pool, sticky);
             let how = How::forwarded(CacheResult::Bypass, fwd, Some(reason));
             return self.pass(pool, request, body, sink, Some(how)).await;
         }
-        let directives = match policy.client_directives {
-            ClientDirectives::Honour => RequestDirectives::parse(&self.request.fields),
-            ClientDirectives::Ignore => RequestDirectives::default(),
-        };
+        let directives = cache::directives(&self.request.fields, policy);
         if let Some(language) = cache::preferred(&self.request.fields, &policy.languages)
             && let Ok(language) = HeaderValue::from_str(language)
         {
@@ -208,22 +199,20 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
-        let since = now.duration_since(meta.response_time()).unwrap_or_default();
-        if meta.has_validator() && since > meta.retention(&wanted.policy) {
-            // Past its lifetime, its stale windows and `keep`: as if it had been dropped already. Without a validator
-            // nothing keeps it but what clients with `max-stale` may ask for, until it is evicted.
-            self.edge.store.remove(&found.stored);
-            return Ok(false);
-        }
-        let reuse = cache::reuse(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged);
-        // A node that may not have heard of a purge asks; a purge may have meant this.
-        let reuse = if self.edge.fleet.is_trusted() { reuse } else { Reuse::Validate(Reason::Purged) };
-        let as_it_is = matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed | Reuse::StaleWhileRevalidate);
-        if as_it_is && cache::evaluate(&view, meta) == Precondition::Failed {
-            // What is stored cannot say that a precondition is false (RFC 9111 4.3.2).
-            (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Conditional));
-            return Ok(false);
-        }
+        let reuse = match cache::usable(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged) {
+            Use::Outlived => {
+                self.edge.store.remove(&found.stored);
+                return Ok(false);
+            }
+            Use::PreconditionFailed => {
+                (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Conditional));
+                return Ok(false);
+            }
+            // A node that may not have heard of a purge asks; a purge may have meant this.
+            Use::Reuse(_) if !self.edge.fleet.is_trusted() => Reuse::Validate(Reason::Purged),
+            Use::Reuse(reuse) => reuse,
+        };
+        let as_it_is = reuse.fwd().is_none();
         if !matches!(reuse, Reuse::Unusable(_)) && self.missing(&found.stored).is_some() {
             (wanted.fwd, wanted.detail) = match reuse {
                 Reuse::Validate(reason) => (Fwd::Stale, Some(reason)),
@@ -251,10 +240,7 @@ impl Exchange<'_> {
                     let how = How::hit(CacheResult::StaleError).stale(&found);
                     return self.deliver_stored(sink, &found.stored, how).await;
                 }
-                wanted.fwd = match reason {
-                    Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => Fwd::Request,
-                    _ => Fwd::Stale,
-                };
+                wanted.fwd = reuse.fwd().unwrap_or(Fwd::Stale);
                 wanted.detail = Some(reason);
                 wanted.stale = Some(found);
                 Ok(false)

@@ -17,9 +17,7 @@ use super::{
     fetch::{self, INTERIM_MAX, Interim, OriginRequest, OriginResponse, Payload, Seen},
 };
 use crate::{
-    cache::{
-        self, LifetimeSource, Meta, Policy, Reason, RequestDirectives, RequestView, ResponseView, Span, VariantKey,
-    },
+    cache::{self, Arrival, Meta, Policy, Reason, RequestDirectives, RequestView, ResponseView, Span, VariantKey},
     store::{Broken, Coming, Failure, Fill, Found, Outcome, Place, Reader},
     telemetry::RouteMetrics,
     upstream::Pool,
@@ -318,16 +316,8 @@ impl Refill {
     }
 
     fn shareable(&self, response: &OriginResponse, meta: Meta, max: u64) -> Result<Meta, Reason> {
-        if cache::has_unkeyed_cookie(&self.request.fields, &self.policy) && !is_explicit(meta.lifetime().source) {
-            return Err(Reason::CookieForwarded);
-        }
-        if response.framing == Framing::UntilClose {
-            return Err(Reason::CloseDelimited);
-        }
-        if response.length.is_some_and(|length| length > max) {
-            return Err(Reason::TooLarge);
-        }
-        Ok(meta)
+        let body = Arrival { length: response.length, until_close: response.framing == Framing::UntilClose };
+        cache::shareable(&meta, &self.request.fields, &self.policy, body, max).map(|()| meta)
     }
 
     fn object_max(&self) -> u64 {
@@ -385,9 +375,4 @@ impl Refill {
         self.fill.finish(Ok(()));
         body.release(&self.edge);
     }
-}
-
-/// Did the origin itself say how long?
-fn is_explicit(source: LifetimeSource) -> bool {
-    matches!(source, LifetimeSource::SMaxage | LifetimeSource::MaxAge | LifetimeSource::Expires)
 }

@@ -135,7 +135,7 @@ mod tests {
         assert_eq!((parts.at(0), parts.at(8), parts.at(15)), (Err(2), Err(12), Err(20)));
         assert_eq!(parts.gaps(0..20), [0..2, 8..12, 15..20]);
         assert_eq!(parts.gaps(3..7), []);
-        assert_eq!(parts.gaps(7..13), [8..12]);
+        assert_eq!(parts.gaps(7..16), [8..12, 15..16]);
         let body = Body::Parts(parts);
         assert_eq!((body.length(), body.held(), body.is_whole()), (20, 9, false));
     }

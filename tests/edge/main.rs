@@ -18,6 +18,8 @@ mod parts;
 mod policy;
 
 mod leaks;
+
+mod poisoning;
 mod purging;
 
 mod fleet;
