@@ -1,5 +1,5 @@
-//! Two edges on one Redis, read and purged while an edge and Redis are killed and come back: no read is older than a purge that
-//! every node had acknowledged before the read began.
+//! Two edges on one Redis, read and purged while an edge and Redis are killed and come back, and while an edge's link to Redis is slow or
+//! swallows everything: no read is older than a purge that every node had acknowledged before the read began.
 //!
 //! The origin has a number for each page. Who changes a page takes the next number and purges until that is acknowledged; then the number
 //! is the page's floor. Who reads a page looks at its floor *first*. `EDUHAM_SOAK_READS` and `EDUHAM_SOAK_PURGES` ask for more; the seed
@@ -11,13 +11,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -29,7 +30,56 @@ const PAGES: usize = 5;
 const READERS: usize = 4;
 const WRITERS: usize = 2;
 /// Of the purges, after how many something is killed.
-const PURGES_PER_FAULT: usize = 12;
+const PURGES_PER_FAULT: usize = 8;
+
+/// What each edge's link to Redis takes for a piece, in milliseconds: the second is far away.
+const LINKS: [u64; 2] = [0, 10];
+
+/// A way to Redis that takes its time, and that can be cut so that nobody notices at once.
+struct Link {
+    url: String,
+    cut: watch::Sender<bool>,
+}
+
+impl Link {
+    async fn to(redis: &RedisServer, milliseconds: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("redis://{}", listener.local_addr().expect("bound"));
+        let (cut, server) = (watch::Sender::new(false), redis.address());
+        let link = Self { url, cut: cut.clone() };
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let cut = cut.subscribe();
+                tokio::spawn(async move {
+                    let Ok(server) = TcpStream::connect(server).await else { return };
+                    let ((from_client, to_client), (from_server, to_server)) =
+                        (client.into_split(), server.into_split());
+                    let late = Duration::from_millis(milliseconds);
+                    tokio::select! {
+                        () = carry(from_client, to_server, late, cut.clone()) => {}
+                        () = carry(from_server, to_client, late, cut) => {}
+                    }
+                });
+            }
+        });
+        link
+    }
+}
+
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    late: Duration,
+    mut cut: watch::Receiver<bool>,
+) {
+    let mut piece = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        tokio::time::sleep(late).await;
+        if cut.wait_for(|cut| !cut).await.is_err() || to.write_all(&piece[..length]).await.is_err() {
+            return;
+        }
+    }
+}
 
 /// A page's number at the origin, and the one that every read from now on must reach.
 #[derive(Default)]
@@ -77,10 +127,9 @@ async fn exchange(to: SocketAddr, request: String) -> Option<(u16, String)> {
     Some((status, text))
 }
 
-async fn read(world: &World) {
-    let page = world.random(PAGES);
+async fn read(world: &World, page: usize, edge: usize) {
     let floor = world.pages[page].floor.load(Ordering::SeqCst);
-    let (edge, _) = world.edge(world.random(2));
+    let (edge, _) = world.edge(edge);
     let request = format!("GET /{page} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
     let Some((200, answer)) = exchange(edge, request).await else { return };
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { return };
@@ -91,8 +140,8 @@ async fn read(world: &World) {
     world.hits.fetch_add(usize::from(head.contains("; hit")), Ordering::Relaxed);
 }
 
-/// Changes a page and purges it, some way, until that is acknowledged or given up.
-async fn change(world: &World) -> bool {
+/// Changes a page and purges it, some way, until that is acknowledged or given up. Then looks at once whether it has worked.
+async fn change(world: &World) {
     let page = world.random(PAGES);
     let number = world.pages[page].number.fetch_add(1, Ordering::SeqCst) + 1;
     let what = match world.random(4) {
@@ -114,20 +163,22 @@ async fn change(world: &World) -> bool {
             // Another writer may have come further with this page.
             world.pages[page].floor.fetch_max(number, Ordering::SeqCst);
             world.acknowledged.fetch_add(1, Ordering::Relaxed);
-            return true;
+            for edge in [0, 1] {
+                read(world, page, edge).await;
+            }
+            return;
         }
     }
-    false
 }
 
-fn member(origin: &Origin, redis: &RedisServer, id: usize) -> Builder {
+fn member(origin: &Origin, link: &Link, id: usize) -> Builder {
     let seconds = "lease: 1s, history: 1h, when_cut_off: ";
     // One of each: what is lost may serve, and is waited for; or it may not, and is not.
     let policy = ["serve", "revalidate"][id];
     edge(origin)
         .policy("stale_while_revalidate: 0s, stale_if_error: 1h")
         .section(&format!("node: {{ id: e{id} }}"))
-        .section(&format!("redis: {{ url: \"{}\", timeout: 500ms }}", redis.url()))
+        .section(&format!("redis: {{ url: \"{}\", timeout: 500ms }}", link.url))
         .section(&format!("fleet: {{ {seconds}{policy} }}"))
 }
 
@@ -149,7 +200,8 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
     let begun = Instant::now();
     let (mut redis, origin) = (RedisServer::start(durable).await, origin().await);
     let addresses = |edge: &Apart| (edge.address, edge.admin);
-    let [one, two] = [0, 1].map(|id| Apart::start(member(&origin, &redis, id)));
+    let links = [Link::to(&redis, LINKS[0]).await, Link::to(&redis, LINKS[1]).await];
+    let [one, two] = [0, 1].map(|id| Apart::start(member(&origin, &links[id], id)));
     let (one, two) = (one.await, two.await);
     let now = [addresses(&one), addresses(&two)];
     let mut edges = [Some(one), Some(two)];
@@ -176,7 +228,7 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
         let world = Arc::clone(&world);
         tasks.spawn(async move {
             while !world.over.load(Ordering::Relaxed) {
-                read(&world).await;
+                read(&world, world.random(PAGES), world.random(2)).await;
             }
         });
     }
@@ -207,18 +259,26 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
         if now.1 < purges && now.1 >= next_fault {
             next_fault += PURGES_PER_FAULT;
             faults += 1;
-            if faults % 2 == 1 {
-                redis.kill();
-                // Some purges find nobody there.
-                read_some(&world, 20).await;
-                redis.restart().await;
-            } else {
-                let id = world.random(2);
-                drop(edges[id].take());
-                read_some(&world, 20).await;
-                let edge = Apart::start(member(&origin, &redis, id)).await;
-                world.edges.lock()[id] = addresses(&edge);
-                edges[id] = Some(edge);
+            let id = world.random(2);
+            match faults % 3 {
+                1 => {
+                    redis.kill();
+                    // Some purges find nobody there.
+                    read_some(&world, 50).await;
+                    redis.restart().await;
+                }
+                2 => {
+                    links[id].cut.send_replace(true);
+                    read_some(&world, 500).await;
+                    links[id].cut.send_replace(false);
+                }
+                _ => {
+                    drop(edges[id].take());
+                    read_some(&world, 50).await;
+                    let edge = Apart::start(member(&origin, &links[id], id)).await;
+                    world.edges.lock()[id] = addresses(&edge);
+                    edges[id] = Some(edge);
+                }
             }
         }
         tokio::task::yield_now().await;
@@ -228,7 +288,7 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
         ended.expect("no read is too old");
     }
     let hits = world.hits.load(Ordering::Relaxed);
-    assert!(hits > 0 && faults >= 2, "something was stored, and something was killed: {hits} hits, {faults} faults");
+    assert!(hits > 0 && faults >= 3, "something was stored, and something was killed: {hits} hits, {faults} faults");
     eprintln!("durable: {durable}: {last:?} reads and purges, {hits} hits, {faults} faults, {:?}", begun.elapsed());
 }
 
