@@ -60,7 +60,9 @@ fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
         .take(CONNECTION_NAMES_MAX)
         .map(str::trim)
         // `close` is no field, and most others are gone anyway.
-        .filter(|name| !name.eq_ignore_ascii_case("close") && !HOP_BY_HOP.iter().any(|gone| name.eq_ignore_ascii_case(gone)))
+        .filter(|name| {
+            !name.eq_ignore_ascii_case("close") && !HOP_BY_HOP.iter().any(|gone| name.eq_ignore_ascii_case(gone))
+        })
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         .filter(|name| !is_protected(name))
         .collect()

@@ -183,11 +183,7 @@ impl Extend<Bytes> for Outgoing {
 
 /// Writes all of it and leaves it empty. `within` bounds each single write, so that a slow reader is kept and a dead one
 /// is not.
-pub async fn write_all<W: AsyncWrite + Unpin>(
-    to: &mut W,
-    out: &mut Outgoing,
-    within: Duration,
-) -> Result<(), IoError> {
+pub async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, out: &mut Outgoing, within: Duration) -> Result<(), IoError> {
     while !out.is_empty() {
         let written = bounded(within, poll_fn(|context| out.poll_write(to, context))).await?;
         if written == 0 {

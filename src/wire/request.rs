@@ -67,7 +67,8 @@ pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<R
     let (target, named) = target(&method, raw_target)?;
 
     // `Host` is not among them.
-    let mut head_fields = HeaderMap::try_with_capacity(count.saturating_sub(1)).map_err(|_| BadRequest::TooManyFields)?;
+    let mut head_fields =
+        HeaderMap::try_with_capacity(count.saturating_sub(1)).map_err(|_| BadRequest::TooManyFields)?;
     let mut host: Option<Authority> = None;
     let mut length: Option<u64> = None;
     let mut chunked = false;

@@ -20,7 +20,10 @@ impl Lines {
     /// message is framed.
     pub fn add(&mut self, name: &HeaderName, value: &[&[u8]]) {
         debug_assert!(!is_framing(name), "the writer alone frames a message");
-        debug_assert!(!value.concat().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "values are checked before");
+        debug_assert!(
+            !value.concat().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
+            "values are checked before"
+        );
         self.0.extend_from_slice(name.as_str().as_bytes());
         self.0.extend_from_slice(b": ");
         for part in value {

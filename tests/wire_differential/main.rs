@@ -259,7 +259,15 @@ fn what_is_passed_on_is_one_message_for_hyper_and_pingora() {
             }
             let host = head.authority.as_ref().map_or("unnamed.test".into(), ToString::to_string);
             let mut out = BytesMut::new();
-            wire::write_request_head(&mut out, &head.method, target(head), &host, &head.fields, &Lines::default(), head.framing);
+            wire::write_request_head(
+                &mut out,
+                &head.method,
+                target(head),
+                &host,
+                &head.fields,
+                &Lines::default(),
+                head.framing,
+            );
             let out = with_body(out, head.framing, body);
             for (peer, theirs) in peers_on_requests(&runtime, &out) {
                 let one = theirs.len() == 1 && same_request(&message, &theirs[0]);
