@@ -1,7 +1,7 @@
 //! What nodes tell each other: the purge log, and who is a member.
 //!
 //! All edges on one Redis are a fleet. Every purge becomes an entry of one stream, numbered densely by the same Lua call that appends it
-//! ([`script`]); every node reads the stream, applies each entry in turn, and says in its next beat how far it is. Number and stream lie
+//! (`script`); every node reads the stream, applies each entry in turn, and says in its next beat how far it is. Number and stream lie
 //! in one hash slot, so a cluster serves as well.
 //!
 //! **Nothing is missed.** An entry's number is its stream id, so a gap shows. With every beat a node names the last entry that it has

@@ -21,7 +21,7 @@ pub struct Decision {
 }
 
 /// One decision: what it was about and how it came out. Its rule, words, place and advice are in
-/// [`explain`](crate::explain).
+/// `explain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Is the request one that we take, and which route takes it?

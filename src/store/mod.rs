@@ -378,7 +378,7 @@ impl Store {
         position
     }
 
-    /// Issues a purge as [`apply`](Self::apply) does, and counts what it matched as far as [`COUNTED_MAX`] goes. Walks the tier: call
+    /// Issues a purge as [`apply`](Self::apply) does, and counts what it matched as far as `COUNTED_MAX` goes. Walks the tier: call
     /// it off the workers.
     pub fn purge(&self, order: &PurgeOrder, now: SystemTime) -> Purged {
         let counted = self.count(order);
