@@ -32,6 +32,9 @@ use crate::{
 /// Fetches that one request may begin or join: its own, one more after a failure it had no part in, one more for
 /// its own variant, and one more for the whole where a part was no success.
 const FETCHES_MAX: u32 = 4;
+/// Looks in the store beyond the first, each because a fetch has ended meanwhile. Over it the request fetches alone: a
+/// response that is replaced all the time keeps nobody from an answer.
+const LOOKS_MAX: u32 = 4;
 
 /// What the lookup found out, for whoever fetches.
 pub struct Wanted {
@@ -41,6 +44,10 @@ pub struct Wanted {
     sticky: Option<String>,
     pub key: Arc<Key>,
     directives: RequestDirectives,
+    /// What the store had for this request when it looked, whatever came of it.
+    seen: Option<Arc<Stored>>,
+    /// Other variants are stored, or are coming, and differ by this.
+    vary: Option<Vary>,
     /// Stored, but not to be used as it is.
     stale: Option<Found>,
     /// Stored, but not all that is asked for.
@@ -52,14 +59,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Fills are shared per key and range; a variant that does not fit its waiter is found out at the head.
-    pub fn fill_id(&self, ask: &Ask) -> u128 {
-        self.key.hash() ^ ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()))
-    }
-
-    /// The fill that those share who want this variant while another one is coming.
-    fn variant_fill_id(&self, ask: &Ask, vary: &Vary, request: &HeaderMap) -> u128 {
-        self.fill_id(ask) ^ xxh3_128(VariantKey::of(vary, request).as_bytes())
+    /// Fills are shared per key and range, and per variant as soon as it is known that there are any: before, a variant
+    /// that does not fit its waiter is found out at the head.
+    pub fn fill_id(&self, ask: &Ask, request: &HeaderMap) -> u128 {
+        let range = ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()));
+        let variant = self.vary.as_ref().map_or(0, |vary| xxh3_128(VariantKey::of(vary, request).as_bytes()));
+        self.key.hash() ^ range ^ variant
     }
 
     /// What a purge of the URL names.
@@ -111,6 +116,8 @@ impl Exchange<'_> {
             sticky,
             key,
             directives,
+            seen: None,
+            vary: None,
             stale: None,
             holding: None,
             whole_only: false,
@@ -190,12 +197,13 @@ impl Exchange<'_> {
     ) -> Result<bool, ClientGone> {
         let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
             Lookup::Found(found) => found,
-            Lookup::VaryMiss => {
-                wanted.fwd = Fwd::VaryMiss;
+            Lookup::VaryMiss(vary) => {
+                (wanted.fwd, wanted.vary) = (Fwd::VaryMiss, Some(vary));
                 return Ok(false);
             }
             Lookup::Miss => return Ok(false),
         };
+        wanted.seen = Some(Arc::clone(&found.stored));
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
@@ -234,7 +242,7 @@ impl Exchange<'_> {
                 self.deliver_stored(sink, &found.stored, how).await
             }
             Reuse::Validate(reason) => {
-                let id = wanted.fill_id(&self.ask_for(wanted));
+                let id = wanted.fill_id(&self.ask_for(wanted), &self.request.fields);
                 if self.edge.store.is_failing(id, Instant::now()) && self.covers_error(wanted, &found) {
                     // It failed a moment ago: nobody waits for the next failure (contract: Stale).
                     let how = How::hit(CacheResult::StaleError).stale(&found);
@@ -312,13 +320,25 @@ impl Exchange<'_> {
     /// Validates while the stale answer is already on its way; one fetch at a time.
     fn revalidate_behind(&self, wanted: &Wanted, found: &Found) {
         let ask = self.ask_for(wanted);
-        let id = wanted.fill_id(&ask);
+        let id = wanted.fill_id(&ask, &self.request.fields);
         if self.edge.store.is_failing(id, Instant::now()) {
             return;
         }
-        if let Joined::Writer(fill) = self.edge.store.join_fill(id, wanted.url(self.edge.store.seed())) {
+        if let Joined::Writer(fill) = self.join(wanted, id) {
             self.refill(wanted, ask, id, fill, Some(found.clone()), None);
         }
+    }
+
+    /// Joins the fetch under `id` or begins it, unless there is something new in the store by now. Who asks for the whole
+    /// because parts are of no use to him has seen what parts are stored.
+    fn join(&self, wanted: &Wanted, id: u128) -> Joined {
+        let is_outdated = || match self.edge.store.lookup(&wanted.key, &self.request.fields) {
+            _ if wanted.whole_only => false,
+            Lookup::Found(found) => !wanted.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &found.stored)),
+            Lookup::VaryMiss(_) => wanted.vary.is_none(),
+            Lookup::Miss => false,
+        };
+        self.edge.store.join_fill(id, wanted.url(self.edge.store.seed()), is_outdated)
     }
 
     /// Begins a fetch for the store.
@@ -362,25 +382,30 @@ impl Exchange<'_> {
 
     /// Begins a fetch or waits for the one that runs, and answers from it.
     async fn answer_from_fill<S: ResponseSink>(&mut self, mut wanted: Wanted, sink: &mut S) -> Result<(), ClientGone> {
-        let mut variant: Option<Arc<Coming>> = None;
         let mut collapse = !self.wants_its_own(&wanted);
         let mut failure = Failure::INTERNAL;
-        for _ in 0..FETCHES_MAX {
+        let (mut fetches, mut looks) = (0, 0);
+        while fetches < FETCHES_MAX {
             let ask = self.ask_for(&wanted);
             let is_the_clients = ask.is_the_clients;
             let is_part_of = ask.part_of.is_some();
-            let id = match &variant {
-                Some(other) => wanted.variant_fill_id(&ask, other.meta.vary(), &self.request.fields),
-                None => wanted.fill_id(&ask),
-            };
+            let id = wanted.fill_id(&ask, &self.request.fields);
             collapse &= !self.edge.store.is_uncollapsible(id, Instant::now());
-            let joined =
-                if collapse { self.edge.store.join_fill(id, wanted.url(self.edge.store.seed())) } else { Joined::Full };
+            let joined = if collapse { self.join(&wanted, id) } else { Joined::Full };
             let (fill, is_writer) = match joined {
+                Joined::Outdated => {
+                    if self.answer_from_store(&mut wanted, sink).await? {
+                        return Ok(());
+                    }
+                    looks += 1;
+                    collapse = looks < LOOKS_MAX && !self.wants_its_own(&wanted);
+                    continue;
+                }
                 Joined::Writer(fill) => (fill, true),
                 Joined::Waiter(fill) => (fill, false),
                 Joined::Full => (Fill::new(), true),
             };
+            fetches += 1;
             let brought = if is_writer {
                 self.as_writer(&wanted, ask, id, fill, sink).await?
             } else {
@@ -432,7 +457,7 @@ impl Exchange<'_> {
                 }
                 // Another variant is coming: those who want this one share a fetch of their own.
                 Outcome::Storing(coming) if !is_writer => {
-                    variant = Some(coming);
+                    wanted.vary = Some(coming.meta.vary().clone());
                     (wanted.stale, wanted.holding) = (None, None);
                     wanted.fwd = Fwd::VaryMiss;
                 }

@@ -247,11 +247,11 @@ impl Exchange<'_> {
         let range = range.start..wanted.policy.slice.map_or(range.end, |slice| range.end.min(range.start + slice));
         let part_of = PartOf { meta: assembly.meta.clone(), length: assembly.length, condition: Condition::Match };
         let ask = Ask::missing(range, part_of);
-        let id = wanted.fill_id(&ask);
-        let (fill, is_writer) = match self.edge.store.join_fill(id, wanted.url(self.edge.store.seed())) {
+        let id = wanted.fill_id(&ask, &self.request.fields);
+        let (fill, is_writer) = match self.edge.store.join_fill(id, wanted.url(self.edge.store.seed()), || false) {
             Joined::Writer(fill) => (fill, true),
             Joined::Waiter(fill) => (fill, false),
-            Joined::Full => (Fill::new(), true),
+            Joined::Full | Joined::Outdated => (Fill::new(), true),
         };
         let mut reader = fill.reader();
         if is_writer {

@@ -33,7 +33,7 @@ pub use memory::{INLINE_MAX, PART_BYTES, Read};
 pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, Subject, text_hash};
 
 use crate::{
-    cache::{self, Key, Meta, Span, VariantKey},
+    cache::{self, Key, Meta, Span, VariantKey, Vary},
     telemetry::Metrics,
 };
 
@@ -108,8 +108,8 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub enum Lookup {
     Found(Found),
-    /// The key is known, this variant of it is not.
-    VaryMiss,
+    /// The key is known, this variant of it is not. What the newest of the others says of `Vary`.
+    VaryMiss(Vary),
     Miss,
 }
 
@@ -191,13 +191,13 @@ impl Store {
     /// The stored response that a request with these fields selects.
     pub fn lookup(&self, key: &Key, request: &HeaderMap) -> Lookup {
         let Some(family) = self.memory.family(key.hash()) else { return Lookup::Miss };
-        let mut known = false;
+        let mut other = None;
         for stored in &family.variants {
             if stored.key.text() != key.text() {
                 // Two texts, one hash: the older response is not this one.
                 continue;
             }
-            known = true;
+            other = other.or(Some(stored));
             if !stored.is_selected_by(request) {
                 continue;
             }
@@ -211,14 +211,14 @@ impl Store {
                 PurgeVerdict::Hard => self.memory.remove(stored),
             }
         }
-        if known { Lookup::VaryMiss } else { Lookup::Miss }
+        other.map_or(Lookup::Miss, |other| Lookup::VaryMiss(other.meta.vary().clone()))
     }
 
     /// [`Store::lookup`], where only what is there matters.
     pub fn found(&self, key: &Key, request: &HeaderMap) -> Option<Found> {
         match self.lookup(key, request) {
             Lookup::Found(found) => Some(found),
-            Lookup::VaryMiss | Lookup::Miss => None,
+            Lookup::VaryMiss(_) | Lookup::Miss => None,
         }
     }
 
@@ -440,11 +440,16 @@ impl Store {
         self.fills().get(&id).map(|running| Arc::clone(&running.fill))
     }
 
-    /// Joins the fill under `id`, or begins one: then the caller is its writer and must run it.
-    pub fn join_fill(&self, id: u128, url: u128) -> Joined {
+    /// Joins the fill under `id`, or begins one: then the caller is its writer and must run it. `is_outdated` asks whether
+    /// the store has something newer than the caller has seen there. It is asked only where no fill runs: one that ran has
+    /// stored what it brought before it ended, so its answer is final.
+    pub fn join_fill(&self, id: u128, url: u128, is_outdated: impl FnOnce() -> bool) -> Joined {
         let mut fills = self.fills();
         if let Some(running) = fills.get(&id) {
             return Joined::Waiter(Arc::clone(&running.fill));
+        }
+        if is_outdated() {
+            return Joined::Outdated;
         }
         if fills.len() >= FILLS_MAX {
             return Joined::Full;
@@ -524,6 +529,8 @@ impl Store {
 pub enum Joined {
     Writer(Arc<Fill>),
     Waiter(Arc<Fill>),
+    /// A fill has ended since the caller looked in the store: look again.
+    Outdated,
     /// Too many fills: fetch alone.
     Full,
 }

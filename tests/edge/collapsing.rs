@@ -100,6 +100,38 @@ async fn those_who_want_another_variant_than_is_coming_share_a_fetch_of_their_ow
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_who_comes_while_his_variant_is_on_its_way_reads_along() {
+    let origin = origin().await;
+    let (head, body) = (Gate::closed(), Gate::closed());
+    let (held_head, held_body) = (head.clone(), body.clone());
+    origin.answer("/a", move |asked| {
+        let language = asked.field("x-language").unwrap_or_default();
+        let page = cacheable(language.repeat(50)).field("Vary", "X-Language");
+        if language == "en" { page.held(&held_head) } else { page.held_after(10, &held_body) }
+    });
+    let edge = Arc::new(edge(&origin).start().await);
+    let ask = |language: &str| {
+        let (edge, request) = (Arc::clone(&edge), get("/a").field("X-Language", language));
+        async move { edge.connect().await.ask(&request).await }
+    };
+    let (mut english, mut french) = (JoinSet::new(), JoinSet::new());
+    english.spawn(ask("en"));
+    head.reached_by(1).await;
+    french.spawn(ask("fr"));
+    taken(&edge, 2).await;
+    head.open();
+    body.reached_by(1).await;
+    // The first is stored, the second has begun: only now is it known by what they differ.
+    assert_eq!(within(english.join_next()).await.expect("one").expect("no panic").body.len(), 100);
+    let mut late = edge.connect().await;
+    let begun = late.ask_head(&get("/a").field("X-Language", "fr")).await;
+    assert_eq!(begun.cache_status(), "fwd=vary-miss; collapsed");
+    body.open();
+    assert_eq!(within(french.join_next()).await.expect("one").expect("no panic").body.len(), 100);
+    assert_eq!(origin.hits("/a"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_storable_releases_all_at_once_and_is_not_collapsed_for_a_while() {
     let origin = origin().await;
     let (first, others) = (Gate::closed(), Gate::closed());
