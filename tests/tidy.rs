@@ -136,7 +136,7 @@ const SLEEPS: &[(&str, &str)] = &[
     ("collab/src/session.rs", "the clock is paused: it moves it"),
     ("collab/tests/process_node_clients.rs", "another process begins to answer, and has saved"),
     ("platform/src/testing.rs", "another process, PostgreSQL, begins to answer"),
-    ("tests/edge/cold_object.rs", "an origin and readers of a given speed"),
+    ("tests/edge/cold_object.rs", "an origin and readers of a given speed, in make soak only"),
     ("tests/edge/history.rs", "a link to Redis is slow"),
     ("tests/edge/http1.rs", "a client drips bytes until its deadline is over"),
     ("tests/edge/http2.rs", "a connection idles for its time, and streams are begun before they are given up"),

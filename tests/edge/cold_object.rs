@@ -9,19 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket},
     sync::{Notify, OnceCell},
 };
 
-use crate::support::{configured, within};
+use crate::support::{Gate, configured, within};
 
 /// What `EDUHAM_SOAK_COLD=1` asks for: the whole size, and its times are held against the promise.
-const SOAK: Size =
-    Size { bytes: 10 * 1024 * 1024, readers: 200, slow: 5, pause: Duration::from_millis(200), rate: 2_000_000 };
-/// In the test command: the same, small, and without a look at the clock.
-const CI: Size = Size { bytes: 1024 * 1024, readers: 40, slow: 3, pause: Duration::from_millis(20), rate: 8_000_000 };
+const SOAK: Size = Size {
+    bytes: 10 * 1024 * 1024,
+    readers: 200,
+    slow: 5,
+    speed: Some(Speed { pause: Duration::from_millis(200), rate: 2_000_000 }),
+};
+/// In the test command: small, as fast as it goes, and slow readers stand still until the fast ones have everything.
+/// The object is more than the kernel keeps for a reader.
+const CI: Size = Size { bytes: 8 * 1024 * 1024, readers: 20, slow: 3, speed: None };
 
 /// Bytes that the origin sends, and a slow reader reads, at a time.
 const STEP: usize = 20 * 1024;
@@ -39,10 +45,23 @@ struct Size {
     bytes: usize,
     readers: usize,
     slow: usize,
+    speed: Option<Speed>,
+}
+
+#[derive(Clone, Copy)]
+struct Speed {
     /// To the origin's first byte.
     pause: Duration,
     /// Bytes a second of the origin.
     rate: u32,
+}
+
+/// What a slow reader does after each step.
+#[derive(Clone)]
+enum Slow {
+    Rests(Duration),
+    /// Stands still after the first, until this opens.
+    Waits(Gate),
 }
 
 /// The object: no two of its blocks are alike.
@@ -72,7 +91,9 @@ async fn origin(size: Size, seen: Arc<Seen>, all_ask: Arc<Notify>) -> SocketAddr
                 }
                 seen.asked.fetch_add(1, Ordering::AcqRel);
                 all_ask.notified().await;
-                tokio::time::sleep(size.pause).await;
+                if let Some(speed) = size.speed {
+                    tokio::time::sleep(speed.pause).await;
+                }
                 let head =
                     format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {}\r\n\r\n", size.bytes);
                 let _ = stream.write_all(head.as_bytes()).await;
@@ -81,7 +102,9 @@ async fn origin(size: Size, seen: Arc<Seen>, all_ask: Arc<Notify>) -> SocketAddr
                 for step in object(size.bytes).chunks(STEP) {
                     let _ = stream.write_all(step).await;
                     sent += step.len() as u32;
-                    tokio::time::sleep_until(begun + Duration::from_secs(1) * sent / size.rate).await;
+                    if let Some(speed) = size.speed {
+                        tokio::time::sleep_until(begun + Duration::from_secs(1) * sent / speed.rate).await;
+                    }
                 }
                 let _ = seen.last_byte.set(Instant::now());
                 let _ = stream.read_u8().await;
@@ -97,16 +120,16 @@ struct Read {
     last: Instant,
 }
 
-/// Reads the object and compares every byte; with a `pause`, so long after each step.
-async fn read(edge: SocketAddr, expected: Arc<Vec<u8>>, pause: Option<Duration>, asked: Arc<AtomicUsize>) -> Read {
+/// Reads the object and compares every byte.
+async fn read(edge: SocketAddr, expected: Arc<Vec<u8>>, slow: Option<Slow>, asked: Arc<AtomicUsize>) -> Read {
     let socket = TcpSocket::new_v4().expect("a socket");
-    if pause.is_some() {
+    if slow.is_some() {
         socket.set_recv_buffer_size(SLOW_BUFFER).expect("a small buffer");
     }
     let mut stream = socket.connect(edge).await.expect("the edge listens");
     stream.write_all(b"GET /video HTTP/1.1\r\nHost: a.test\r\n\r\n").await.expect("it is taken");
     asked.fetch_add(1, Ordering::AcqRel);
-    let mut buf = vec![0; if pause.is_some() { STEP } else { 256 * 1024 }];
+    let mut buf = vec![0; if slow.is_some() { STEP } else { 256 * 1024 }];
     let mut head = Vec::new();
     let mut first = None;
     let mut got = 0;
@@ -126,8 +149,10 @@ async fn read(edge: SocketAddr, expected: Arc<Vec<u8>>, pause: Option<Duration>,
         }
         assert!(*body == expected[got..got + body.len()], "other bytes within {} from {got} on", body.len());
         got += body.len();
-        if let Some(pause) = pause {
-            tokio::time::sleep(pause).await;
+        match &slow {
+            None => {}
+            Some(Slow::Rests(pause)) => tokio::time::sleep(*pause).await,
+            Some(Slow::Waits(gate)) => gate.pass().await,
         }
     }
     Read { first: first.expect("a first byte"), last: Instant::now() }
@@ -159,11 +184,15 @@ routes: [ {{ name: media, match: {{ path: \"/{{*rest}}\" }}, upstream: origin, c
     let expected = Arc::new(object(size.bytes));
     let resident = resident_bytes();
     let asked = Arc::new(AtomicUsize::new(0));
-    let slow_pause = Duration::from_secs(1) * STEP as u32 * SLOWER / size.rate;
-    let readers: Vec<_> = (0..size.readers)
+    let gate = Gate::closed();
+    let slowness = match size.speed {
+        Some(speed) => Slow::Rests(Duration::from_secs(1) * STEP as u32 * SLOWER / speed.rate),
+        None => Slow::Waits(gate.clone()),
+    };
+    let mut slow_readers: Vec<_> = (0..size.readers)
         .map(|number| {
-            let pause = (number < size.slow).then_some(slow_pause);
-            tokio::spawn(read(edge.address, Arc::clone(&expected), pause, Arc::clone(&asked)))
+            let slow = (number < size.slow).then(|| slowness.clone());
+            tokio::spawn(read(edge.address, Arc::clone(&expected), slow, Arc::clone(&asked)))
         })
         .collect();
     within(async {
@@ -174,10 +203,12 @@ routes: [ {{ name: media, match: {{ path: \"/{{*rest}}\" }}, upstream: origin, c
     .await;
     // One who asks: it is the origin's turn only when all do.
     all_ask.notify_one();
-    let mut reads = Vec::new();
-    for reader in readers {
-        reads.push(reader.await.expect("every reader gets the whole object"));
-    }
+    let fast_readers = slow_readers.split_off(size.slow);
+    let fast_reads = within(join_all(fast_readers)).await;
+    gate.open();
+    let slow_reads = join_all(slow_readers).await;
+    let reads: Vec<Read> =
+        slow_reads.into_iter().chain(fast_reads).collect::<Result<_, _>>().expect("every reader gets the whole object");
     let grown = resident_bytes().saturating_sub(resident);
     assert_eq!(seen.asked.load(Ordering::Acquire), 1, "one request to the origin");
     let last_byte = *seen.last_byte.get().expect("the origin has sent everything");
