@@ -73,6 +73,16 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(&name.as_str())
 }
 
+/// Removes the fields of a request that its `Connection` names: whoever looks at it then, be it for the route, the key, a
+/// variant or the origin, sees the same ones. Otherwise a client could take away from the origin what picks the variant,
+/// and have what comes stored under it.
+pub fn strip_named(fields: &mut HeaderMap) {
+    let named = named_by_connection(fields);
+    if !named.is_empty() {
+        remove(fields, |name| named.contains(name));
+    }
+}
+
 /// Removes hop-by-hop fields and those that `Connection` names (RFC 9110 7.6.1).
 pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
     let named = named_by_connection(fields);
@@ -122,12 +132,9 @@ impl PeerText {
 /// Room for the lines that [`to_origin`] makes.
 const LINES: usize = 512;
 
-/// What the origin sees of the client's fields, and the lines that we add.
+/// What the origin sees of the client's fields, which have gone through [`strip_named`], and the lines that we add.
 pub fn to_origin(fields: &HeaderMap, hop: &Hop<'_>) -> (HeaderMap, Lines) {
-    let named = named_by_connection(fields);
-    let travels = |name: &HeaderName| {
-        !is_hop_by_hop(name) && !is_ours(name) && (hop.trusted || !is_forwarding(name)) && !named.contains(name)
-    };
+    let travels = |name: &HeaderName| !is_hop_by_hop(name) && !is_ours(name) && (hop.trusted || !is_forwarding(name));
     let PeerText { address, forwarded } = hop.peer;
     let mut sent = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {

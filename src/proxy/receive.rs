@@ -124,8 +124,10 @@ pub fn receive(
         Some(proto) if proto == "http" => Scheme::Http,
         _ => connection.scheme,
     };
+    let client_ip = client_ip(connection, &head.fields, proxies);
+    fields::strip_named(&mut head.fields);
     let request = Request {
-        client_ip: client_ip(connection, &head.fields, proxies),
+        client_ip,
         has_host: head.authority.is_some(),
         authority: head.authority.unwrap_or_else(|| connection.local.clone()),
         method: head.method,
