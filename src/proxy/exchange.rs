@@ -238,6 +238,7 @@ impl Exchange<'_> {
             route: Arc::clone(route),
             pool: Arc::clone(pool),
             sticky,
+            is_shared: false,
         }
     }
 

@@ -50,6 +50,8 @@ pub struct OriginRequest {
     pub pool: Arc<Pool>,
     /// The room, where the route is sticky.
     pub sticky: Option<String>,
+    /// May the answer be for others too? Then nothing goes with it that would shape it for one.
+    pub is_shared: bool,
 }
 
 impl OriginRequest {

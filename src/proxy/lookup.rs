@@ -160,6 +160,7 @@ impl Exchange<'_> {
     /// answer for others.
     fn shared_request(&self, wanted: &Wanted) -> OriginRequest {
         let mut request = self.origin_request(&wanted.route, &wanted.pool, wanted.sticky.clone());
+        request.is_shared = true;
         let query = cache::forwarded_query(self.request.target.query(), &wanted.policy);
         request.target = self.origin_target(&wanted.route, query.as_deref());
         unkeyed::strip(&mut request.fields, &wanted.policy.key_headers);

@@ -187,7 +187,10 @@ impl Exchange<'_> {
     fn after_answer<R>(&mut self, response: &OriginResponse<R>, request: &OriginRequest) {
         let Some(route) = self.trace.route.clone() else { return };
         if request.method == Method::HEAD {
-            self.freshen_by_head(&route, response);
+            // What is asked aside of the cache says nothing of what is stored for all.
+            if request.is_shared {
+                self.freshen_by_head(&route, response);
+            }
         } else if !cache::is_safe(&request.method) {
             self.invalidate(response.status, &response.fields);
         }
@@ -197,6 +200,8 @@ impl Exchange<'_> {
     fn freshen_by_head<R>(&self, route: &Route, response: &OriginResponse<R>) {
         let Some(policy) = &route.cache else { return };
         let key = self.key(policy);
+        let narrowed = policy.for_path(self.request.target.path());
+        let policy = narrowed.as_ref().unwrap_or(policy);
         let Lookup::Found(found) = self.edge.store.lookup(&key, &self.request.fields) else { return };
         let request = RequestView { method: &self.request.method, fields: &self.request.fields };
         let head = ResponseView { status: response.status, fields: &response.fields, complete_length: response.length };

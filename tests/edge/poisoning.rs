@@ -3,7 +3,7 @@
 
 use crate::{
     leaks::{bob_after_ada, reflect},
-    support::{cacheable, edge, get, origin, raw},
+    support::{ask, cacheable, edge, get, origin, raw},
 };
 
 #[tokio::test]
@@ -96,6 +96,43 @@ async fn connection_cannot_take_a_cookie_or_credentials_away() {
             ("ada", false),
             "{name}"
         );
+    }
+}
+
+#[tokio::test]
+async fn connection_cannot_take_away_what_picks_the_variant() {
+    let origin = origin().await;
+    for name in ["accept-language", "origin", "x-device"] {
+        origin.answer(&format!("/{name}"), move |asked| {
+            cacheable(asked.field(name).unwrap_or("nobody".into())).field("Vary", name)
+        });
+    }
+    let edge = edge(&origin).policy("key: { headers: [ x-device ] }").start().await;
+    for name in ["accept-language", "origin", "x-device"] {
+        let (path, value) = (format!("/{name}"), "de");
+        let evil = get(&path).field(name, value).field("Connection", name);
+        let bob = bob_after_ada(&edge, &evil, &get(&path).field(name, value)).await;
+        assert_eq!(bob.text(), value, "{name}: {bob:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_aside_of_the_cache_changes_nothing_in_it() {
+    let origin = origin().await;
+    origin.answer("/a", |asked| {
+        let whose = asked.field("x-original-url").or(asked.field("cookie")).unwrap_or("all".into());
+        cacheable("page").etag("\"v\"").field("X-Whose", &whose)
+    });
+    let edge = edge(&origin).policy("bypass: { cookies: [ sid ] }").start().await;
+    let _ = edge.get("/a").await;
+    edge.settled().await;
+    for evil in
+        [ask("HEAD", "/a").field("Cookie", "sid=ada"), ask("HEAD", "/a").field("X-Original-URL", "/evil").body("x")]
+    {
+        assert_eq!(edge.ask(&evil).await.status, 200);
+        edge.settled().await;
+        let bob = edge.get("/a").await;
+        assert!(bob.is_hit() && bob.field("x-whose").as_deref() == Some("all"), "{bob:?}");
     }
 }
 
