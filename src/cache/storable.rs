@@ -108,7 +108,8 @@ pub fn store_part(
     if let Some(length) = response.complete_length
         && length != span.end - span.start
     {
-        if length == 0 || span.end != span.length || has_strong_validator(&meta) {
+        // From the beginning on it would pass for the whole.
+        if length == 0 || span.start == 0 || span.end != span.length || has_strong_validator(&meta) {
             return Err(Reason::Partial);
         }
         span = Span { start: span.start, end: span.start + length, length: span.start + length };
