@@ -67,15 +67,18 @@ impl Parts {
         }
     }
 
-    /// With those of `newer` that lie in no part of this; `None` where that would be too many.
-    pub fn with(&self, newer: &[Part]) -> Option<Self> {
-        let mut parts = self.parts.to_vec();
-        parts.extend(
-            newer.iter().filter(|new| !self.parts.iter().any(|old| old.start < new.end() && new.start < old.end())),
-        );
+    /// Would parts in all of `gaps` not be too many?
+    pub fn has_room_for(&self, gaps: &[Range<u64>]) -> bool {
+        let part = super::PART_BYTES as u64;
+        let more: u64 = gaps.iter().map(|gap| (gap.end - gap.start).div_ceil(part)).sum();
+        self.parts.len() as u64 + more <= self.length.div_ceil(part) + SCATTERED_MAX
+    }
+
+    /// With `newer`, which lie in [`gaps`](Self::gaps) of this.
+    pub fn with(&self, newer: impl Iterator<Item = Part>) -> Self {
+        let mut parts: Vec<_> = self.parts.iter().copied().chain(newer).collect();
         parts.sort_unstable_by_key(|part| part.start);
-        let whole = self.length.div_ceil(super::PART_BYTES as u64);
-        (parts.len() as u64 <= whole + SCATTERED_MAX).then(|| Self::new(self.length, parts))
+        Self::new(self.length, parts)
     }
 
     /// What of `range` no part holds.
@@ -119,6 +122,22 @@ impl Body {
     }
 }
 
+/// The bytes of `range` of what lies in `pieces` one behind the other.
+pub fn cut(pieces: &[Bytes], range: Range<u64>) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    let mut offset = 0;
+    for piece in pieces {
+        let length = piece.len() as u64;
+        let from = range.start.saturating_sub(offset).min(length) as usize;
+        let to = range.end.saturating_sub(offset).min(length) as usize;
+        if from < to {
+            found.push(piece.slice(from..to));
+        }
+        offset += length;
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +162,8 @@ mod tests {
     #[test]
     fn what_is_there_already_stays() {
         let parts = Parts::new(10, vec![part(2, 5)]);
-        let more = parts.with(&[part(0, 2), part(4, 6), part(5, 10)]).expect("few");
+        let gaps = parts.gaps(0..10);
+        let more = parts.with(gaps.into_iter().map(|gap| part(gap.start, gap.end)));
         assert_eq!(more.all(), [part(0, 2), part(2, 5), part(5, 10)]);
         assert!(Body::Parts(more).is_whole());
     }
@@ -153,11 +173,20 @@ mod tests {
         let mut parts = Parts::new(10_000, Vec::new());
         let mut kept = 0;
         for at in 0..1_000 {
-            match parts.with(&[part(at * 3, at * 3 + 1)]) {
-                Some(more) => (parts, kept) = (more, kept + 1),
-                None => break,
+            let gaps = parts.gaps(at * 3..at * 3 + 1);
+            if !parts.has_room_for(&gaps) {
+                break;
             }
+            (parts, kept) = (parts.with(std::iter::once(part(at * 3, at * 3 + 1))), kept + 1);
         }
         assert_eq!(kept, SCATTERED_MAX + 1);
+    }
+
+    #[test]
+    fn a_range_is_cut_over_the_seams_of_pieces() {
+        let pieces = ["0123", "", "4567", "89"].map(|text| Bytes::from_static(text.as_bytes()));
+        for (range, expected) in [(0..10, "0123456789"), (3..5, "34"), (4..8, "4567"), (9..10, "9"), (5..5, "")] {
+            assert_eq!(cut(&pieces, range).concat(), expected.as_bytes());
+        }
     }
 }

@@ -197,8 +197,8 @@ impl Store {
                 // Two texts, one hash: the older response is not this one.
                 continue;
             }
-            other = other.or(Some(stored));
             if !stored.is_selected_by(request) {
+                other = other.or(Some(stored));
                 continue;
             }
             match self.verdict(stored) {
@@ -279,32 +279,44 @@ impl Store {
     /// validator (RFC 9111 3.4). Else they take the place of what is stored.
     pub fn publish_part(&self, place: Place, meta: Meta, variant: VariantKey, span: &Span, chunks: &[Bytes]) {
         let variants_max = place.variants_max;
-        let parts = self.memory.keep_parts(chunks, span.start);
-        let mut stored = self.stored(place, meta, variant, Body::Parts(Parts::new(span.length, parts.clone())));
+        let nothing = Parts::new(span.length, Vec::new());
+        let mut stored = self.stored(place, meta, variant, Body::Parts(nothing.clone()));
         if self.is_purged(&stored) {
             return;
         }
-        let alone = stored.body.clone();
         self.memory.put_with(stored.key.hash(), variants_max, |others| {
+            let mut there = nothing;
             let other =
                 others.iter().find(|other| other.is_same_variant(&stored) && other.key.text() == stored.key.text());
-            let mut joined = alone;
             if let Some(other) = other
                 && other.body.length() == span.length
                 && cache::same_entity(&other.meta, &stored.meta)
                 && !matches!(self.verdict(other), PurgeVerdict::Hard)
             {
-                joined = match &other.body {
-                    Body::Inline(bytes) => Body::Inline(bytes.clone()),
-                    // Too scattered: what is there stays.
-                    Body::Parts(there) => {
-                        Body::Parts(self.without_lost(there).with(&parts).unwrap_or_else(|| there.clone()))
+                match &other.body {
+                    Body::Inline(_) => {
+                        stored.body = other.body.clone();
+                        return Arc::new(stored);
                     }
-                };
+                    Body::Parts(parts) => there = self.without_lost(parts),
+                }
             }
-            stored.body = self.inlined(joined);
+            stored.body = self.inlined(Body::Parts(self.filled(there, span, chunks)));
             Arc::new(stored)
         });
+    }
+
+    /// `there` with what `span` adds to it. Where that would scatter it too much, what is there stays.
+    fn filled(&self, there: Parts, span: &Span, chunks: &[Bytes]) -> Parts {
+        let gaps = there.gaps(span.start..span.end);
+        if !there.has_room_for(&gaps) {
+            return there;
+        }
+        let newer = gaps.into_iter().flat_map(|gap| {
+            let pieces = body::cut(chunks, gap.start - span.start..gap.end - span.start);
+            self.memory.keep_parts(&pieces, gap.start)
+        });
+        there.with(newer)
     }
 
     /// Parts that were evicted make room for their successors.
@@ -357,11 +369,6 @@ impl Store {
     /// Forgets one stored response.
     pub fn remove(&self, stored: &Arc<Stored>) {
         self.memory.remove(stored);
-    }
-
-    /// Is anything stored or being fetched under this key?
-    pub fn knows(&self, key: &Key) -> bool {
-        self.memory.family(key.hash()).is_some() || self.fill(key.hash()).is_some()
     }
 
     /// Issues a purge: it holds when this returns. What it took is reclaimed later, by [`reclaim`](Self::reclaim).
@@ -433,11 +440,6 @@ impl Store {
     fn fills(&self) -> std::sync::MutexGuard<'_, HashMap<u128, InProgress>> {
         // The map is whole between any two statements that could panic.
         self.fills.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The fill in progress under `id`.
-    pub fn fill(&self, id: u128) -> Option<Arc<Fill>> {
-        self.fills().get(&id).map(|running| Arc::clone(&running.fill))
     }
 
     /// Joins the fill under `id`, or begins one: then the caller is its writer and must run it. `is_outdated` asks whether
