@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, Method,
-    header::{ACCEPT_LANGUAGE, CACHE_CONTROL, COOKIE, HeaderValue, IF_RANGE, RANGE},
+    header::{ACCEPT_LANGUAGE, CACHE_CONTROL, COOKIE, HeaderValue, IF_RANGE, PRAGMA, RANGE},
 };
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_128;
@@ -56,7 +56,10 @@ impl Wanted {
     /// that does not fit its waiter is found out at the head.
     pub fn fill_id(&self, ask: &Ask, request: &HeaderMap) -> u128 {
         let range = ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()));
-        let variant = self.vary.as_ref().map_or(0, |vary| xxh3_128(VariantKey::of(vary, request).as_bytes()));
+        let variant = match &self.vary {
+            Some(vary) if *vary != Vary::None => xxh3_128(VariantKey::of(vary, request).as_bytes()),
+            _ => 0,
+        };
         self.key.hash() ^ range ^ variant
     }
 
@@ -179,6 +182,8 @@ impl Exchange<'_> {
         wanted: &mut Wanted,
         sink: &mut S,
     ) -> Result<bool, ClientGone> {
+        (wanted.stale, wanted.holding) = (None, None);
+        (wanted.fwd, wanted.detail) = (Fwd::UriMiss, None);
         let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
             Lookup::Found(found) => found,
             Lookup::VaryMiss(vary) => {
@@ -205,9 +210,13 @@ impl Exchange<'_> {
             Use::Reuse(reuse) => reuse,
         };
         let as_it_is = reuse.fwd().is_none();
+        if !matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed) {
+            // A fetch for this variant is none for the others.
+            wanted.vary = Some(meta.vary().clone());
+        }
         if !matches!(reuse, Reuse::Unusable(_)) && self.missing(&found.stored).is_some() {
             (wanted.fwd, wanted.detail) = match reuse {
-                Reuse::Validate(reason) => (Fwd::Stale, Some(reason)),
+                Reuse::Validate(reason) => (reuse.fwd().unwrap_or(Fwd::Stale), Some(reason)),
                 _ => (Fwd::Partial, None),
             };
             // Without a strong validator nothing can be added to it, and nothing that is stale can be kept.
@@ -294,11 +303,17 @@ impl Exchange<'_> {
         let first = range.as_ref().map_or(Some(0), cache::first_position);
         match (slice, first) {
             (Some(slice), Some(first)) => {
-                let range = cache::slices(&(first..first.saturating_add(1)), slice, None);
-                Ask { range: Some(cache::range_field(&range, None)), part_of: None, is_the_clients: false }
+                let aligned = cache::slices(&(first..first.saturating_add(1)), slice, None);
+                let ask = Ask { range: Some(cache::range_field(&aligned, None)), part_of: None, is_the_clients: false };
+                let id = wanted.fill_id(&ask, fields);
+                // Where a slice was lately no success, the next one would be none either.
+                if !self.edge.store.is_uncollapsible(id, Instant::now()) {
+                    return ask;
+                }
             }
-            _ => Ask { is_the_clients: range.is_some(), range, part_of: None },
+            _ => {}
         }
+        Ask { is_the_clients: range.is_some(), range, part_of: None }
     }
 
     /// Validates while the stale answer is already on its way; one fetch at a time.
@@ -325,8 +340,9 @@ impl Exchange<'_> {
     ) {
         let mut request = self.shared_request(wanted);
         request.method = Method::GET;
-        if policy_ignores_clients(&wanted.policy) {
+        if wanted.policy.client_directives == ClientDirectives::Ignore {
             request.fields.remove(CACHE_CONTROL);
+            request.fields.remove(PRAGMA);
         }
         let narrowed = wanted.policy.for_path(self.request.target.path());
         let metrics = self.trace.metrics.clone().unwrap_or_else(|| Arc::clone(self.snapshot.router.unmatched()));
@@ -368,8 +384,4 @@ impl How {
         self.soft_purged = found.soft_purged;
         self
     }
-}
-
-fn policy_ignores_clients(policy: &Policy) -> bool {
-    policy.client_directives == ClientDirectives::Ignore
 }

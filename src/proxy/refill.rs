@@ -65,10 +65,6 @@ pub enum Condition {
 }
 
 impl Ask {
-    pub fn whole() -> Self {
-        Self { range: None, part_of: None, is_the_clients: false }
-    }
-
     /// What is missing of what is there.
     pub fn missing(range: Range<u64>, part_of: PartOf) -> Self {
         let field = cache::range_field(&range, Some(part_of.length));
@@ -265,7 +261,13 @@ impl Refill {
         match judged {
             Ok((meta, span)) => self.bring(response, meta, span).await,
             // A part that the client did not ask for is no answer for it either.
-            Err(_) if of_ours && (is_part || is_refused) => {
+            Err(reason) if of_ours && (is_part || is_refused) => {
+                if self.ask.part_of.is_none() {
+                    // Who comes next asks for the whole at once.
+                    self.metrics.refusal(reason.as_str());
+                    let until = Instant::now() + self.policy.collapse.uncacheable_for;
+                    self.edge.store.set_uncollapsible(self.fill_id, until);
+                }
                 self.fill.decide(Outcome::Changed);
                 self.tell(response.seen, Own::Nothing);
             }
@@ -285,8 +287,11 @@ impl Refill {
         }
     }
 
+    /// Is there something stored that an error must not replace (contract: Stale)? Also where it was not to be validated:
+    /// it lacked a part, or was not looked at.
     fn covers_error(&self, now: SystemTime) -> bool {
-        self.validating.as_ref().is_some_and(|found| {
+        let stored = || self.edge.store.found(&self.place.key, &self.selecting);
+        self.validating.clone().or_else(stored).is_some_and(|found| {
             let anyone = RequestDirectives::default();
             cache::may_answer_error(&found.stored.meta, &anyone, &self.policy, now, found.soft_purged)
         })

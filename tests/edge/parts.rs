@@ -219,6 +219,7 @@ async fn a_span_that_lies_is_not_stored() {
         ("bytes 0-4/3", "\"v\"", "01234"),
         ("bytes 5-9/10", "\"v\"", "0123"),
         ("bytes 0-4/10", "", "0123"),
+        ("bytes 0-9/10", "", "0123"),
     ];
     for (at, (span, etag, text)) in rows.into_iter().enumerate() {
         let path = format!("/{at}");
@@ -323,6 +324,47 @@ async fn a_sliced_file_that_changes_ends_the_answer_and_starts_anew() {
     edge.settled().await;
     let again = edge.get("/f").await;
     assert!(again.status == 200 && again.body == new);
+}
+
+#[tokio::test]
+async fn an_odd_part_does_not_keep_a_slice_out() {
+    let (origin, body) = (origin().await, body(150_000));
+    serve(&origin, &body, "\"v\"");
+    let edge = edge(&origin).policy(SLICED).start().await;
+    let tail = range(&edge, "bytes=-5").await;
+    assert!(tail.status == 206 && tail.body == body[149_995..], "{tail:?}");
+    let whole = edge.get("/f").await;
+    assert!(whole.status == 200 && whole.body == body);
+    edge.settled().await;
+    assert!(edge.get("/f").await.is_hit(), "{:?}", ranges(&origin));
+}
+
+#[tokio::test]
+async fn what_was_no_slice_is_asked_for_whole_for_a_while() {
+    let origin = origin().await;
+    let body: Arc<[u8]> = body(100_000).into();
+    origin.answer("/f", move |asked| file(asked, &body, "\"v\"").field("Cache-Control", "no-store"));
+    let edge = edge(&origin).policy(SLICED).start().await;
+    for _ in 0..2 {
+        assert_eq!(edge.get("/f").await.body.len(), 100_000);
+        edge.settled().await;
+    }
+    assert_eq!(ranges(&origin), ["bytes=0-65535", "all", "all"]);
+}
+
+#[tokio::test]
+async fn an_error_does_not_replace_parts_that_stale_if_error_covers() {
+    let (origin, body) = (origin().await, body(1000));
+    let served: Arc<[u8]> = body.clone().into();
+    origin.answer("/f", move |asked| match asked.field("range").as_deref() {
+        Some("bytes=500-599") => cacheable("broken").status("503 Service Unavailable"),
+        _ => file(asked, &served, "\"v\""),
+    });
+    let edge = edge(&origin).policy("stale_if_error: 1h").start().await;
+    let _ = range(&edge, "bytes=0-99").await;
+    assert_eq!(range(&edge, "bytes=500-599").await.status, 503);
+    let again = range(&edge, "bytes=0-99").await;
+    assert!(again.is_hit() && again.body == body[..100], "{again:?}");
 }
 
 #[tokio::test]
