@@ -1,4 +1,4 @@
-//! What one exchange asks the law, in the order it asks: aside? usable? alone? shareable?
+//! What one exchange asks the law, in the order it asks: aside? usable? shareable?
 
 use std::time::SystemTime;
 

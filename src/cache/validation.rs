@@ -1,4 +1,5 @@
-//! Validating a stored response (RFC 9111 4.3.1), freshening it by a 304 (4.3.4) or by a HEAD (4.3.5).
+//! Validating a stored response (RFC 9111 4.3.1), freshening it by a 304 (4.3.4) or by a HEAD (4.3.5), and putting parts under
+//! one head (3.4).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -56,7 +57,7 @@ pub fn combine(
     let strong_etag = meta.etag().is_some_and(|etag| !is_weak(etag));
     let same = match part.fields.get(header::ETAG) {
         Some(etag) => strong_etag && meta.etag() == Some(etag),
-        // It was asked for under If-Range or If-Match; a 206 may leave out what the client knows (RFC 9110 15.3.7).
+        // Without a tag its date must say it; that it was asked for under a condition is not trusted.
         None => {
             !strong_etag
                 && date::field(part.fields, &header::LAST_MODIFIED) == strong_date(meta)
