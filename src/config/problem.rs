@@ -117,7 +117,10 @@ impl Report {
 
     pub(super) fn warn(&mut self, at: &At, message: impl Into<String>, hint: Option<String>) {
         let warning = self.make(at, message.into(), hint);
-        self.warnings.push(warning);
+        // What is inherited would be told again for each heir.
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// `file:line:column` of a place.
