@@ -12,7 +12,6 @@
 //! [`crate::upstream`].
 
 pub mod collapse;
-pub mod decision;
 pub mod deliver;
 pub mod downstream;
 pub mod exchange;
