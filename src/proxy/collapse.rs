@@ -227,7 +227,10 @@ impl Exchange<'_> {
         let collapse = &wanted.policy.collapse;
         let mut reader = fill.reader();
         loop {
-            if let Some(outcome) = reader.head(collapse.wait).await {
+            let waiting = self.edge.store.waiting();
+            let outcome = reader.head(collapse.wait).await;
+            drop(waiting);
+            if let Some(outcome) = outcome {
                 return Ok(Some(Brought { outcome, reader, is_writer: false, own: None }));
             }
             let fill = Arc::clone(reader.fill());

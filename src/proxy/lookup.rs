@@ -301,17 +301,14 @@ impl Exchange<'_> {
         }
         let slice = wanted.policy.slice.filter(|_| is_plain && !wanted.whole_only);
         let first = range.as_ref().map_or(Some(0), cache::first_position);
-        match (slice, first) {
-            (Some(slice), Some(first)) => {
-                let aligned = cache::slices(&(first..first.saturating_add(1)), slice, None);
-                let ask = Ask { range: Some(cache::range_field(&aligned, None)), part_of: None, is_the_clients: false };
-                let id = wanted.fill_id(&ask, fields);
-                // Where a slice was lately no success, the next one would be none either.
-                if !self.edge.store.is_uncollapsible(id, Instant::now()) {
-                    return ask;
-                }
+        if let (Some(slice), Some(first)) = (slice, first) {
+            let aligned = cache::slices(&(first..first.saturating_add(1)), slice, None);
+            let ask = Ask { range: Some(cache::range_field(&aligned, None)), part_of: None, is_the_clients: false };
+            let id = wanted.fill_id(&ask, fields);
+            // Where a slice was lately no success, the next one would be none either.
+            if !self.edge.store.is_uncollapsible(id, Instant::now()) {
+                return ask;
             }
-            _ => {}
         }
         Ask { is_the_clients: range.is_some(), range, part_of: None }
     }

@@ -155,6 +155,7 @@ pub struct Store {
     uses: Cache<u128, u32>,
     seed: u64,
     fills_running: IntGauge,
+    fills_waiting: IntGauge,
     metrics: Metrics,
 }
 
@@ -170,6 +171,7 @@ impl Store {
             uses: Cache::new(REMEMBERED_MAX),
             seed,
             fills_running: metrics.fills.with_label_values(&["running"]),
+            fills_waiting: metrics.fills.with_label_values(&["waiting"]),
             metrics: metrics.clone(),
         }
     }
@@ -472,6 +474,12 @@ impl Store {
         fill
     }
 
+    /// Counts a request that waits for the head of a fill, for as long as the guard lives.
+    pub fn waiting(&self) -> Waiting {
+        self.fills_waiting.inc();
+        Waiting(self.fills_waiting.clone())
+    }
+
     /// The fill is over: nobody joins it any more.
     pub fn end_fill(&self, id: u128, fill: &Arc<Fill>) {
         let mut fills = self.fills();
@@ -524,6 +532,15 @@ impl Store {
         let (bytes, keys) = self.memory.usage();
         self.metrics.cache_stored_bytes.with_label_values(&["memory"]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.cache_stored_responses.with_label_values(&["memory"]).set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+}
+
+/// A request that waits for the head of a fill.
+pub struct Waiting(IntGauge);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

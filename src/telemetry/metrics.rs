@@ -78,7 +78,7 @@ metrics! {
     cache_evictions: IntCounterVec("cache_evictions_total", ["tier", "reason"]) "Stored things removed.";
     cache_lookup: LookupVec("cache_lookup_duration_seconds", ["tier"]) "Time to find a stored response, or that there is none.";
     store_capacity: IntGaugeVec("store_capacity_bytes", ["tier"]) "Bytes that a tier may hold.";
-    fills: IntGaugeVec("fills", ["state"]) "Fetches in progress that clients share.";
+    fills: IntGaugeVec("fills", ["state"]) "Fetches in progress that clients share: running; and requests that wait for the head of one: waiting.";
     collapse_expired: IntCounter("collapse_expired_total") "Waiters whose collapse wait ran out.";
     purges: IntCounterVec("purges_total", ["kind"]) "Purges applied.";
     purge_lag: Gauge("purge_lag_seconds") "Seconds since this node was known to have applied every purge of its fleet; grows while it is cut off.";

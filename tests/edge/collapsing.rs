@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, Edge, Gate, cacheable, edge, eventually, get, origin, page, within};
+use crate::support::{Answer, Edge, Gate, cacheable, edge, get, origin, page, waiting, within};
 
 /// So many readers of one cold page.
 const CROWD: usize = 1_000;
@@ -22,11 +22,6 @@ fn crowd(edge: &Arc<Edge>, path: &'static str, readers: usize) -> JoinSet<Answer
         answers.spawn(async move { edge.get(path).await });
     }
     answers
-}
-
-/// Waits until so many requests have been taken: until they wait for a fetch.
-async fn taken(edge: &Edge, connections: usize) {
-    eventually("all requests are in", || edge.running.connections().open() >= connections).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,7 +84,7 @@ async fn those_who_want_another_variant_than_is_coming_share_a_fetch_of_their_ow
     for _ in 0..5 {
         answers.spawn(want("fr"));
     }
-    taken(&edge, 6).await;
+    waiting(&edge, 5).await;
     head.open();
     body.reached_by(1).await;
     body.open();
@@ -118,7 +113,7 @@ async fn one_who_comes_while_his_variant_is_on_its_way_reads_along() {
     english.spawn(ask("en"));
     head.reached_by(1).await;
     french.spawn(ask("fr"));
-    taken(&edge, 2).await;
+    waiting(&edge, 1).await;
     head.open();
     body.reached_by(1).await;
     // The first is stored, the second has begun: only now is it known by what they differ.
@@ -143,7 +138,7 @@ async fn an_answer_that_is_not_storable_releases_all_at_once_and_is_not_collapse
     let edge = Arc::new(edge(&origin).start().await);
     let mut answers = crowd(&edge, "/me", 20);
     first.reached_by(1).await;
-    taken(&edge, 20).await;
+    waiting(&edge, 19).await;
     first.open();
     // Nineteen requests are at the origin at the same time.
     others.reached_by(19).await;
@@ -184,7 +179,7 @@ async fn waiters_of_another_variant_fetch_for_themselves() {
         answers.spawn(async move { (language, edge.ask(&get("/a").field("Accept-Language", language)).await) });
     }
     gate.reached_by(1).await;
-    taken(&edge, 3).await;
+    waiting(&edge, 2).await;
     gate.open();
     while let Some(answer) = within(answers.join_next()).await {
         let (language, answer) = answer.expect("no panic");
@@ -264,7 +259,7 @@ async fn the_client_that_began_a_fetch_may_leave_before_its_answer() {
     gate.reached_by(1).await;
     let mut waiter = edge.connect().await;
     waiter.send(&get("/a")).await;
-    taken(&edge, 2).await;
+    waiting(&edge, 1).await;
     drop(writer);
     gate.open();
     assert_eq!(waiter.answer("GET").await.text(), "hello");
@@ -325,7 +320,7 @@ async fn a_failed_fetch_fails_once_and_waiters_share_one_new_fetch() {
     writer.send(&get("/a")).await;
     gate.reached_by(1).await;
     let mut answers = crowd(&edge, "/a", 5);
-    taken(&edge, 6).await;
+    waiting(&edge, 5).await;
     gate.open();
     assert_eq!(writer.answer("GET").await.status, 502);
     while let Some(answer) = within(answers.join_next()).await {

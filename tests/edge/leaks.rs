@@ -1,6 +1,6 @@
 //! The leak guard, first half: each test plants a way for one person's answer to reach another, and shows that it does not.
 
-use crate::support::{Answer, Ask, Edge, Gate, Origin, ask, cacheable, edge, get, origin, page};
+use crate::support::{Answer, Ask, Edge, Gate, Origin, ask, cacheable, edge, get, origin, page, waiting};
 
 const SECRET: &str = "the account of ada";
 /// What an operator might say who wants much to be cached.
@@ -259,17 +259,18 @@ async fn those_who_waited_get_no_private_answer() {
         if asked.hits_before == 0 { page.held(&held) } else { page }
     });
     let edge = edge(&origin).start().await;
-    let mut waiting = Vec::new();
+    let mut connections = Vec::new();
     for user in 0..10 {
         let mut connection = edge.connect().await;
         connection.send(&get("/a").field("X-User", &user.to_string())).await;
         if user == 0 {
             origin.hit("/a", 1).await;
         }
-        waiting.push((user, connection));
+        connections.push((user, connection));
     }
+    waiting(&edge, 9).await;
     gate.open();
-    for (user, connection) in &mut waiting {
+    for (user, connection) in &mut connections {
         assert_eq!(connection.answer("GET").await.text(), user.to_string());
     }
 }
@@ -288,6 +289,7 @@ async fn those_who_waited_for_another_cookie_get_their_own_variant() {
     ada.send(&get("/a").field("Cookie", "sid=ada")).await;
     origin.hit("/a", 1).await;
     bob.send(&get("/a").field("Cookie", "sid=bob")).await;
+    waiting(&edge, 1).await;
     gate.open();
     assert_eq!(ada.answer("GET").await.text(), "sid=ada");
     assert_eq!(bob.answer("GET").await.text(), "sid=bob");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::support::{Answer, Asked, Edge, Gate, Origin, Page, ask, cacheable, edge, get, origin, page};
+use crate::support::{Answer, Asked, Edge, Gate, Origin, Page, ask, cacheable, edge, get, origin, page, waiting};
 
 /// Bytes that say where they are.
 fn body(length: usize) -> Vec<u8> {
@@ -403,6 +403,7 @@ async fn readers_of_one_sliced_file_share_its_slices() {
         reader.send(&ask).await;
         readers.push(reader);
     }
+    waiting(&edge, 4).await;
     gate.open();
     for reader in &mut readers {
         assert!(reader.answer("GET").await.body == body);

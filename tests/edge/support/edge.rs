@@ -257,3 +257,9 @@ impl Edge {
         text.lines().map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
     }
 }
+
+/// Waits until so many requests wait for the fetch of another.
+pub async fn waiting(edge: &Edge, requests: usize) {
+    let waiting = "edge_fills{state=\"waiting\"}";
+    eventually("all of them wait", || edge.metric(waiting) == requests as f64).await;
+}

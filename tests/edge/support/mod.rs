@@ -13,7 +13,7 @@ pub mod origin;
 pub mod redis_server;
 
 pub use client::{Answer, Ask, Connection, ask, get};
-pub use edge::{Apart, Edge, configured, edge};
+pub use edge::{Apart, Edge, configured, edge, waiting};
 pub use gate::{Gate, eventually, eventually_async, within};
 pub use origin::{Asked, Origin, Page, cacheable, origin, page, raw, reset};
 pub use redis_server::RedisServer;
