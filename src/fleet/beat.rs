@@ -159,8 +159,7 @@ impl Fleet {
         loop {
             if let Some(members) = self.look(link).await {
                 let (live, acknowledged) = (members.live().count(), members.acknowledged(epoch, n));
-                // A log that has just begun may not know everybody yet: who was a member has a lease's time to say so.
-                let is_known = members.age >= self.config.lease;
+                let is_known = members.knows_everybody(self.config.lease);
                 let complete = is_known && live > 0 && acknowledged == live && !members.someone_may_serve_older();
                 let lost = members.lost().map(|member| member.card.id.clone()).collect();
                 seen = Acknowledged { live, acknowledged, lost, complete };

@@ -23,6 +23,8 @@ pub struct Member {
     pub position: Option<u64>,
     /// Since its last beat, as far as that is known.
     pub silent: Duration,
+    /// How long it may be silent; its own configuration says so.
+    pub(super) lease: Duration,
     /// Redis has forgotten it: it is known from before the log began anew.
     pub(super) remembered: bool,
 }
@@ -54,7 +56,8 @@ impl Members {
             let card = serde_json::from_str(&card).unwrap_or_else(|_| NodeCard::unknown());
             let card = NodeCard { id, ..card };
             let state = if silent <= lease { MemberState::Live } else { MemberState::Lost };
-            all.push(Member { card, state, position, silent: Duration::from_millis(silent), remembered: false });
+            let (silent, lease) = (Duration::from_millis(silent), Duration::from_millis(lease));
+            all.push(Member { card, state, position, silent, lease, remembered: false });
         }
         all.sort_by(|one, other| one.card.id.cmp(&other.card.id));
         Self { epoch, age: Duration::from_millis(now.saturating_sub(began)), all }
@@ -77,6 +80,12 @@ impl Members {
 
     pub fn lost(&self) -> impl Iterator<Item = &Member> {
         self.all.iter().filter(|member| member.state == MemberState::Lost)
+    }
+
+    /// A log that has just begun may not know everybody yet: who was a member has a lease's time to say so, the longest of those
+    /// that are known. `own` is this node's.
+    pub(super) fn knows_everybody(&self, own: Duration) -> bool {
+        self.age >= self.all.iter().map(|member| member.lease).fold(own, Duration::max)
     }
 
     /// How many live nodes have applied entry `n` of the log with this epoch.
@@ -149,6 +158,17 @@ mod tests {
         assert_eq!(states, [("a", MemberState::Live, Some(4)), ("b", MemberState::Lost, None)]);
         assert_eq!((members.acknowledged("e2", 4), members.acknowledged("e2", 5)), (1, 0));
         assert!(members.someone_may_serve_older(), "what it does is not known");
+    }
+
+    #[test]
+    fn everybody_is_known_when_the_longest_lease_has_passed_since_the_log_began() {
+        for (age, lease, own, expected) in
+            [(499, "100", 500, false), (500, "100", 500, true), (999, "1000", 500, false), (1000, "1000", 500, true)]
+        {
+            let (now, seen) = ((5000 + age).to_string(), format!("i {} {lease}", 5000 + age));
+            let members = Members::parse([&now, "e1-5000", "a", &seen, "", "{}"].map(str::to_owned).to_vec());
+            assert_eq!(members.knows_everybody(Duration::from_millis(own)), expected, "{age} {lease} {own}");
+        }
     }
 
     #[test]

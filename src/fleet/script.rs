@@ -39,10 +39,11 @@ local function id_of(number)
 end
 local function begin(fresh, from)
   local t = redis.call('TIME')
-  redis.call('SET', KEYS[3], fresh .. '-' .. t[1] .. '000')
+  local ms = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+  redis.call('SET', KEYS[3], fresh .. '-' .. ms)
   redis.call('DEL', KEYS[1])
   redis.call('SET', KEYS[2], from + 1)
-  redis.call('XADD', KEYS[1], (from + 1) .. '-0', 'id', fresh, 'prev', '', 'node', '', 'at', t[1] * 1000, 'order', '{}', 'logged', t[1] * 1000)
+  redis.call('XADD', KEYS[1], (from + 1) .. '-0', 'id', fresh, 'prev', '', 'node', '', 'at', ms, 'order', '{}', 'logged', ms)
 end
 ";
 

@@ -1,13 +1,20 @@
 //! Edges on one Redis: what one purges no other serves, and what they do when they cannot hear of each other.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use eduham_edge::{app, clock::Clock, config, config::FixedEnvironment};
+use eduham_edge::{
+    app,
+    clock::Clock,
+    config::{self, FixedEnvironment},
+    fleet::{self, Fleet, NodeCard, Order, Sink, WhenCutOff},
+    redis,
+    telemetry::Metrics,
+};
 use serde_json::Value;
 
 use crate::support::{
     Apart, Connection, Edge, Origin, RedisServer, ask, cacheable, edge, edge::Builder, eventually, eventually_async,
-    get, origin, reset, within,
+    gate::STUCK, get, origin, reset, within,
 };
 
 /// Short, so that tests see leases lapse; long enough for a busy machine to beat in time.
@@ -20,6 +27,27 @@ fn member(origin: &Origin, redis: &str, id: &str, fleet: &str) -> Builder {
         .section(&format!("node: {{ id: {id}, region: north }}"))
         .section(&format!("redis: {{ url: \"{redis}\", timeout: 2s }}"))
         .section(&format!("fleet: {{ lease: {}ms {fleet} }}", LEASE.as_millis()))
+}
+
+/// A node that is no edge, and does nothing of itself.
+fn bare(redis: &RedisServer, id: &str) -> Fleet {
+    let url = redis.url().parse().expect("a URL");
+    let config = fleet::Config {
+        redis: Some(redis::Config { url, prefix: "eh:".into(), timeout: STUCK }),
+        lease: LEASE,
+        history: Duration::from_secs(3600),
+        when_cut_off: WhenCutOff::Serve,
+    };
+    Fleet::new(config, NodeCard { id: id.into(), ..NodeCard::default() }, &Metrics::new(), Instant::now())
+}
+
+/// Stores nothing.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn apply(&self, _: &Order, _: SystemTime) {}
+
+    fn forget_all(&self) {}
 }
 
 async fn read(edge: &Edge, path: &str) -> Value {
@@ -294,4 +322,15 @@ async fn a_purge_that_waits_does_not_end_before_a_slow_node_has_it() {
     assert_eq!((&receipt["nodes"]["live"], &receipt["nodes"]["acknowledged"]), (&2.into(), &1.into()), "{receipt}");
     let mut connection = Connection::open(one.address).await;
     assert_eq!(connection.ask(&get("/a")).await.status, 404, "the edge is well");
+}
+
+#[tokio::test]
+async fn a_log_is_no_older_than_it_is() {
+    let redis = RedisServer::start(false).await;
+    let node = bare(&redis, "e1");
+    let begun = Instant::now();
+    within(node.join(&Nothing)).await;
+    let age = within(node.members()).await.expect("Redis answers").age;
+    // Milliseconds are whole on both sides.
+    assert!(age <= begun.elapsed() + Duration::from_millis(2), "{age:?}");
 }
