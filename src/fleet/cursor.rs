@@ -110,7 +110,8 @@ mod tests {
         let parsed = Entry::parse(("7-0".into(), fields(r#"{"hosts":["a.test"],"soft":true}"#))).unwrap();
         assert_eq!((parsed.n, parsed.at), (7, UNIX_EPOCH + Duration::from_millis(1500)));
         assert_eq!(parsed.order, Order { hosts: vec!["a.test".into()], soft: true, ..Order::default() });
-        for order in ["", "{", r#"{"urls":7}"#] {
+        let newer = [r#"{"tags":["x"]}"#, r#"{"urls":[{"host":"a.test","target":"/","scheme":"http"}]}"#];
+        for order in ["", "{", r#"{"urls":7}"#].into_iter().chain(newer) {
             assert_eq!(Entry::parse(("7-0".into(), fields(order))).unwrap().order, Order::everything(), "{order}");
         }
         assert_eq!(Entry::parse(("7-1".into(), fields("{}"))), None, "no entry of ours");

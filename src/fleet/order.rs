@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 /// What is to be forgotten. Texts are normal already: hosts in lower case, paths as request targets are.
+///
+/// A field that is not known may make an order narrower or wider: who reads it cannot tell, and takes it for everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Order {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<Url>,
@@ -31,6 +33,7 @@ pub struct Order {
 
 /// A URL without its scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Url {
     /// Lower case, without a trailing dot; an IPv6 address in brackets.
     pub host: String,
