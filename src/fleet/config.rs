@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use crate::redis::Config as RedisConfig;
 
+/// The shortest lease: with less between its beats, a node that a busy machine holds up for a moment is lost.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+
 /// `fleet`
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `fleet.redis`, else `redis`; without either this node is its own fleet.
     pub redis: Option<RedisConfig>,
-    /// A node that is silent for so long is lost.
+    /// A node that is silent for so long is lost; at least [`LEASE_MIN`].
     pub lease: Duration,
-    /// How long purges are kept for nodes that come back.
+    /// How long purges are kept for nodes that come back; no shorter than the lease.
     pub history: Duration,
     pub when_cut_off: WhenCutOff,
 }

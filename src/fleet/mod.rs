@@ -38,7 +38,7 @@ mod pending;
 
 mod history;
 
-pub use config::{Config, WhenCutOff};
+pub use config::{Config, LEASE_MIN, WhenCutOff};
 pub use history::{History, PURGES_MAX, Record};
 pub use member::{Member, MemberState, Members};
 pub use node::{Acknowledged, Fleet, Issued, Joined, NodeCard, Sink, Standing};

@@ -110,15 +110,16 @@ end
 return 1
 ";
 
-/// ARGV: history in ms. Forgets who was lost longer than that, and gives now and who is left: node, seen, ack, card, ...
+/// ARGV: history in ms. Forgets who is silent for longer than that and than its lease, and gives now, epoch and who is left:
+/// node, seen, ack, card, ...
 const MEMBERS: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local all = { string.format('%.0f', now), redis.call('GET', KEYS[3]) or '' }
 local seen = redis.call('HGETALL', KEYS[5])
 for i = 1, #seen, 2 do
-  local at = tonumber(string.match(seen[i + 1], '^%S+ (%d+) %d+$')) or 0
-  if at + tonumber(ARGV[1]) < now then
+  local at, lease = string.match(seen[i + 1], '^%S+ (%d+) (%d+)$')
+  if (tonumber(at) or 0) + math.max(tonumber(ARGV[1]), tonumber(lease) or 0) < now then
     redis.call('HDEL', KEYS[4], seen[i])
     redis.call('HDEL', KEYS[5], seen[i])
     redis.call('HDEL', KEYS[6], seen[i])

@@ -334,3 +334,17 @@ async fn a_log_is_no_older_than_it_is() {
     // Milliseconds are whole on both sides.
     assert!(age <= begun.elapsed() + Duration::from_millis(2), "{age:?}");
 }
+
+#[tokio::test]
+async fn a_node_whose_lease_holds_is_not_forgotten_however_short_the_history_is() {
+    let redis = RedisServer::start(false).await;
+    let node = bare(&redis, "e1");
+    within(node.join(&Nothing)).await;
+    // Its last beat is longer ago than the history of `node`.
+    redis.command("HSET {eh:purge}:seen patient \"i 0 99999999999999\"");
+    for _ in 0..2 {
+        let members = within(node.members()).await.expect("Redis answers");
+        let live: Vec<_> = members.live().map(|member| member.card.id.as_str()).collect();
+        assert_eq!(live, ["e1", "patient"]);
+    }
+}

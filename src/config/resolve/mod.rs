@@ -31,7 +31,7 @@ pub(super) fn resolve(root: &Fields, environment: &dyn Environment, no_files: bo
     let node = operations::node(root.get("node"), resolver);
     let server = server::server(root.get("server"), resolver);
     let admin = operations::admin(root.get("admin"), root.get("upstreams"), &server, resolver);
-    let fleet = operations::fleet(root.get("fleet"), root.get("redis"));
+    let fleet = operations::fleet(root.get("fleet"), root.get("redis"), resolver);
     let store = operations::store(root.get("store"), resolver);
     let cache = cache::Policies::new(root.get("cache"), resolver);
     let upstreams = upstreams::Upstreams::new(root.get("upstreams"), resolver);

@@ -8,7 +8,7 @@ use crate::{
         Node,
         checked::{Checked, Fields, Value},
     },
-    fleet::{self, WhenCutOff},
+    fleet::{self, LEASE_MIN, WhenCutOff},
     front::{self, ListenAddress},
     store,
     telemetry::{self, Access, AccessTo},
@@ -105,8 +105,27 @@ fn token(fields: &Fields, resolver: &mut Resolver<'_>) -> Option<Token> {
     })
 }
 
-pub(super) fn fleet(value: &Checked, shared: &Checked) -> fleet::Config {
+pub(super) fn fleet(value: &Checked, shared: &Checked, resolver: &mut Resolver<'_>) -> fleet::Config {
     let fields = value.fields();
+    if let Some(fields) = fields {
+        let (lease, history) = (fields.get("lease"), fields.get("history"));
+        if lease.duration().is_some_and(|lease| lease < LEASE_MIN) {
+            resolver.problem(
+                &lease.at,
+                format!(
+                    "found a lease below {LEASE_MIN:?}, expected at least that: who is late with a beat would be lost"
+                ),
+                None,
+            );
+        }
+        if lease.duration().zip(history.duration()).is_some_and(|(lease, history)| history < lease) {
+            resolver.problem(
+                &history.at,
+                "found a time below fleet.lease, expected at least that: nodes that still serve would be forgotten",
+                None,
+            );
+        }
+    }
     let own = fields.and_then(|fields| fields.fields("redis"));
     fleet::Config {
         redis: own.or(shared.fields()).and_then(redis),

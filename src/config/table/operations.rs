@@ -72,8 +72,18 @@ pub(super) static REDIS: &[Key] = &[
 
 pub(super) static FLEET: &[Key] = &[
     key("edges", Kind::Struct(EDGES), "{}", "Other edges that may ask this one.").off(),
-    key("lease", Kind::PositiveDuration, "10s", "A node that is silent for so long is lost; the same on every node."),
-    key("history", Kind::PositiveDuration, "1d", "How long purges are remembered for nodes that come back."),
+    key(
+        "lease",
+        Kind::PositiveDuration,
+        "10s",
+        "A node that is silent for so long is lost; the same on every node, at least 1s.",
+    ),
+    key(
+        "history",
+        Kind::PositiveDuration,
+        "1d",
+        "How long purges are remembered for nodes that come back; no shorter than `lease`.",
+    ),
     key(
         "when_cut_off",
         words(&["serve", "revalidate", "stop"]),
