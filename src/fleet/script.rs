@@ -47,7 +47,8 @@ local function begin(fresh, from)
 end
 ";
 
-/// ARGV: fresh, id, node, at, order, history in ms, the most entries. Gives epoch, n, and the id of the entry before.
+/// ARGV: fresh, id, node, at, order, history in ms, the most entries. Gives epoch, n, and the id of the entry before. An entry goes
+/// when the one after it is older than the history: until then it is the place of a node that missed no more than that.
 const PUBLISH: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -64,10 +65,13 @@ if not added or (type(added) == 'table' and added.err) then
   prev = ARGV[1]
   add()
 end
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 4)) do
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 5)
+for following = 2, #oldest do
   local logged = 0
-  for i = 1, #entry[2], 2 do if entry[2][i] == 'logged' then logged = tonumber(entry[2][i + 1]) or 0 end end
-  if logged < now - tonumber(ARGV[6]) and entry[1] ~= n .. '-0' then redis.call('XDEL', KEYS[1], entry[1]) end
+  local fields = oldest[following][2]
+  for i = 1, #fields, 2 do if fields[i] == 'logged' then logged = tonumber(fields[i + 1]) or 0 end end
+  if logged >= now - tonumber(ARGV[6]) then break end
+  redis.call('XDEL', KEYS[1], oldest[following - 1][1])
 end
 redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[7])
 return { redis.call('GET', KEYS[3]), tostring(n), prev }

@@ -1,6 +1,9 @@
 //! Edges on one Redis: what one purges no other serves, and what they do when they cannot hear of each other.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant, SystemTime},
+};
 
 use eduham_edge::{
     app,
@@ -29,25 +32,36 @@ fn member(origin: &Origin, redis: &str, id: &str, fleet: &str) -> Builder {
         .section(&format!("fleet: {{ lease: {}ms {fleet} }}", LEASE.as_millis()))
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// A node that is no edge, and does nothing of itself.
-fn bare(redis: &RedisServer, id: &str) -> Fleet {
+fn bare(redis: &RedisServer, id: &str, history: Duration) -> Fleet {
     let url = redis.url().parse().expect("a URL");
     let config = fleet::Config {
         redis: Some(redis::Config { url, prefix: "eh:".into(), timeout: STUCK }),
         lease: LEASE,
-        history: Duration::from_secs(3600),
+        history,
         when_cut_off: WhenCutOff::Serve,
     };
     Fleet::new(config, NodeCard { id: id.into(), ..NodeCard::default() }, &Metrics::new(), Instant::now())
 }
 
-/// Stores nothing.
-struct Nothing;
+/// Stores nothing, and counts how often it forgets that.
+#[derive(Default)]
+struct Nothing(AtomicUsize);
+
+impl Nothing {
+    fn forgotten(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 impl Sink for Nothing {
     fn apply(&self, _: &Order, _: SystemTime) {}
 
-    fn forget_all(&self) {}
+    fn forget_all(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 async fn read(edge: &Edge, path: &str) -> Value {
@@ -327,9 +341,9 @@ async fn a_purge_that_waits_does_not_end_before_a_slow_node_has_it() {
 #[tokio::test]
 async fn a_log_is_no_older_than_it_is() {
     let redis = RedisServer::start(false).await;
-    let node = bare(&redis, "e1");
+    let node = bare(&redis, "e1", HOUR);
     let begun = Instant::now();
-    within(node.join(&Nothing)).await;
+    within(node.join(&Nothing::default())).await;
     let age = within(node.members()).await.expect("Redis answers").age;
     // Milliseconds are whole on both sides.
     assert!(age <= begun.elapsed() + Duration::from_millis(2), "{age:?}");
@@ -338,13 +352,35 @@ async fn a_log_is_no_older_than_it_is() {
 #[tokio::test]
 async fn a_node_whose_lease_holds_is_not_forgotten_however_short_the_history_is() {
     let redis = RedisServer::start(false).await;
-    let node = bare(&redis, "e1");
-    within(node.join(&Nothing)).await;
+    let node = bare(&redis, "e1", HOUR);
+    within(node.join(&Nothing::default())).await;
     // Its last beat is longer ago than the history of `node`.
     redis.command("HSET {eh:purge}:seen patient \"i 0 99999999999999\"");
     for _ in 0..2 {
         let members = within(node.members()).await.expect("Redis answers");
         let live: Vec<_> = members.live().map(|member| member.card.id.as_str()).collect();
         assert_eq!(live, ["e1", "patient"]);
+    }
+}
+
+#[tokio::test]
+async fn who_missed_one_purge_after_a_long_silence_forgets_nothing() {
+    let redis = RedisServer::start(false).await;
+    let (issuer, behind) = (bare(&redis, "e1", Duration::ZERO), bare(&redis, "e2", Duration::ZERO));
+    let (stored, others) = (Nothing::default(), Nothing::default());
+    let all_entries_are_older_than_the_history = async || {
+        let age = async || within(issuer.members()).await.expect("Redis answers").age;
+        let since = age().await;
+        eventually_async("time passes", async || age().await > since + Duration::from_millis(1)).await;
+    };
+    within(issuer.join(&others)).await;
+    within(behind.join(&stored)).await;
+    assert_eq!(stored.forgotten(), 1, "whatever it stored before it was a member");
+    for (purges, forgotten) in [(1, 1), (2, 2)] {
+        all_entries_are_older_than_the_history().await;
+        let issued = issuer.issue(&purges.to_string(), &Order::everything(), SystemTime::UNIX_EPOCH, &others).await;
+        assert!(matches!(issued, fleet::Issued::Published { n, .. } if n == purges + 1), "{issued:?}");
+        within(behind.join(&stored)).await;
+        assert_eq!(stored.forgotten(), forgotten, "after {purges} purges that it has not read");
     }
 }
