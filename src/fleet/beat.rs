@@ -134,10 +134,12 @@ impl Fleet {
 
     /// Looks who else is there.
     async fn look(&self, link: &Link) -> Option<Members> {
+        let asked = Instant::now();
         let reply = link.commands.query(&link.keys.members(self.config.history)).await.ok()?;
-        let mut members = Members::parse(reply);
+        let mut members = Members { at: Some(Instant::now()), ..Members::parse(reply) };
         let mut known = self.known_members();
-        members.remember(&known);
+        let ago = known.at.map(|at| asked.saturating_duration_since(at));
+        members.remember(&known, ago.unwrap_or_default(), self.config.history);
         known.clone_from(&members);
         self.metrics.fleet_nodes.set(i64::try_from(members.live().count()).unwrap_or(i64::MAX));
         Some(members)

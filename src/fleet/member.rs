@@ -1,6 +1,9 @@
 //! Who is a member of the fleet, as Redis knows it at one moment; and who this process is.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use super::{NodeCard, WhenCutOff};
 
@@ -12,6 +15,8 @@ pub struct Members {
     pub age: Duration,
     /// In the order of their names.
     pub all: Vec<Member>,
+    /// When Redis had said so; `None` before the first look.
+    pub(super) at: Option<Instant>,
 }
 
 /// One node.
@@ -60,15 +65,19 @@ impl Members {
             all.push(Member { card, state, position, silent, lease, remembered: false });
         }
         all.sort_by(|one, other| one.card.id.cmp(&other.card.id));
-        Self { epoch, age: Duration::from_millis(now.saturating_sub(began)), all }
+        Self { epoch, age: Duration::from_millis(now.saturating_sub(began)), all, at: None }
     }
 
-    /// Takes over from an earlier look whom Redis has forgotten with the log of that time. Who is missing from the same log has left.
-    pub(super) fn remember(&mut self, before: &Self) {
+    /// Takes over from a look that was so long ago whom Redis has forgotten with the log of that time, for the length of a history.
+    /// Who is missing from the same log has left.
+    pub(super) fn remember(&mut self, before: &Self, ago: Duration, history: Duration) {
         for member in &before.all {
             let is_missing = !self.all.iter().any(|known| known.card.id == member.card.id);
-            if is_missing && (member.remembered || before.epoch != self.epoch) {
-                self.all.push(Member { state: MemberState::Lost, position: None, remembered: true, ..member.clone() });
+            let silent = member.silent + ago;
+            if is_missing && (member.remembered || before.epoch != self.epoch) && silent <= history.max(member.lease) {
+                // Until its lease lapses it may believe that it hears of everything.
+                let state = if silent <= member.lease { MemberState::Live } else { MemberState::Lost };
+                self.all.push(Member { state, position: None, silent, remembered: true, ..member.clone() });
             }
         }
         self.all.sort_by(|one, other| one.card.id.cmp(&other.card.id));
@@ -160,6 +169,27 @@ mod tests {
         assert!(members.someone_may_serve_older(), "what it does is not known");
     }
 
+    const HISTORY: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn who_was_forgotten_is_live_for_its_lease_then_lost_and_gone_after_the_history() {
+        let look = |epoch: &str, nodes: &[&str]| {
+            let mut reply = vec!["10000".to_owned(), epoch.to_owned()];
+            for node in nodes {
+                reply.extend([*node, "i 9900 5000", "e1-5000 7", "{}"].map(str::to_owned));
+            }
+            Members::parse(reply)
+        };
+        let mut known = look("e1-5000", &["b"]);
+        for (seconds, live, lost) in [(4, 1, 0), (1, 0, 1), (4, 0, 1), (1, 0, 0)] {
+            let mut now = look("e2-9000", &[]);
+            now.remember(&known, Duration::from_secs(seconds), HISTORY);
+            assert_eq!((now.live().count(), now.lost().count()), (live, lost), "after {seconds} s more");
+            assert_eq!(now.acknowledged("e1-5000", 7), 0, "what it had said was of another log");
+            known = now;
+        }
+    }
+
     #[test]
     fn everybody_is_known_when_the_longest_lease_has_passed_since_the_log_began() {
         for (age, lease, own, expected) in
@@ -182,17 +212,18 @@ mod tests {
         };
         let before = look("e1-5000", &["a", "b"]);
         assert_eq!(before.age, Duration::from_secs(5));
+        let second = Duration::from_secs(1);
         let mut same = look("e1-5000", &["a"]);
-        same.remember(&before);
+        same.remember(&before, second, HISTORY);
         assert_eq!(same.lost().count(), 0, "b has left");
         let mut anew = look("e2-9000", &["a"]);
-        anew.remember(&before);
+        anew.remember(&before, second, HISTORY);
         assert_eq!(anew.lost().map(|member| member.card.id.as_str()).collect::<Vec<_>>(), ["b"]);
         let mut later = look("e2-9000", &["a"]);
-        later.remember(&anew);
+        later.remember(&anew, second, HISTORY);
         assert_eq!(later.lost().count(), 1, "still");
         let mut back = look("e2-9000", &["a", "b"]);
-        back.remember(&later);
+        back.remember(&later, second, HISTORY);
         assert_eq!((back.lost().count(), back.all.len()), (0, 2));
     }
 }
