@@ -1,6 +1,7 @@
 //! Who is a member of the fleet, as Redis knows it at one moment; and who this process is.
 
 use std::{
+    collections::HashSet,
     fs,
     time::{Duration, Instant},
 };
@@ -15,6 +16,8 @@ pub struct Members {
     pub age: Duration,
     /// In the order of their names.
     pub all: Vec<Member>,
+    /// Who said goodbye, within the history.
+    pub(super) left: HashSet<String>,
     /// When Redis had said so; `None` before the first look.
     pub(super) at: Option<Instant>,
 }
@@ -30,8 +33,6 @@ pub struct Member {
     pub silent: Duration,
     /// How long it may be silent; its own configuration says so.
     pub(super) lease: Duration,
-    /// Redis has forgotten it: it is known from before the log began anew.
-    pub(super) remembered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -43,16 +44,21 @@ pub enum MemberState {
 }
 
 impl Members {
-    /// From what the script gives: now, epoch, then node, `INCARNATION MS LEASE_MS`, `EPOCH N` and card of each.
+    /// From what the script gives: now, epoch, then node, `INCARNATION MS LEASE_MS`, `EPOCH N` and card of each; of those
+    /// who have left, `left` in the place of the first.
     pub(super) fn parse(reply: Vec<String>) -> Self {
         let mut reply = reply.into_iter();
         let now: u64 = reply.next().and_then(|now| now.parse().ok()).unwrap_or_default();
         let epoch = reply.next().unwrap_or_default();
         let began = epoch.rsplit_once('-').and_then(|(_, at)| at.parse().ok()).unwrap_or(now);
-        let mut all = Vec::new();
+        let (mut all, mut left) = (Vec::new(), HashSet::new());
         while let (Some(id), Some(seen), Some(ack), Some(card)) =
             (reply.next(), reply.next(), reply.next(), reply.next())
         {
+            if seen == "left" {
+                left.insert(id);
+                continue;
+            }
             let mut seen = seen.rsplit(' ').map(|number| number.parse::<u64>().unwrap_or_default());
             let (lease, at) = (seen.next().unwrap_or_default(), seen.next().unwrap_or_default());
             let silent = now.saturating_sub(at);
@@ -62,22 +68,22 @@ impl Members {
             let card = NodeCard { id, ..card };
             let state = if silent <= lease { MemberState::Live } else { MemberState::Lost };
             let (silent, lease) = (Duration::from_millis(silent), Duration::from_millis(lease));
-            all.push(Member { card, state, position, silent, lease, remembered: false });
+            all.push(Member { card, state, position, silent, lease });
         }
         all.sort_by(|one, other| one.card.id.cmp(&other.card.id));
-        Self { epoch, age: Duration::from_millis(now.saturating_sub(began)), all, at: None }
+        Self { epoch, age: Duration::from_millis(now.saturating_sub(began)), all, left, at: None }
     }
 
-    /// Takes over from a look that was so long ago whom Redis has forgotten with the log of that time, for the length of a history.
-    /// Who is missing from the same log has left.
+    /// Takes over from a look that was so long ago whom Redis has forgotten, with or without the log, for the length of a history. Who
+    /// has left has said so.
     pub(super) fn remember(&mut self, before: &Self, ago: Duration, history: Duration) {
         for member in &before.all {
             let is_missing = !self.all.iter().any(|known| known.card.id == member.card.id);
             let silent = member.silent + ago;
-            if is_missing && (member.remembered || before.epoch != self.epoch) && silent <= history.max(member.lease) {
+            if is_missing && !self.left.contains(&member.card.id) && silent <= history.max(member.lease) {
                 // Until its lease lapses it may believe that it hears of everything.
                 let state = if silent <= member.lease { MemberState::Live } else { MemberState::Lost };
-                self.all.push(Member { state, position: None, silent, remembered: true, ..member.clone() });
+                self.all.push(Member { state, position: None, silent, ..member.clone() });
             }
         }
         self.all.sort_by(|one, other| one.card.id.cmp(&other.card.id));
@@ -202,20 +208,27 @@ mod tests {
     }
 
     #[test]
-    fn who_was_forgotten_with_the_log_is_lost_and_who_left_is_not() {
-        let look = |epoch: &str, nodes: &[&str]| {
+    fn who_was_forgotten_with_the_log_or_without_it_is_lost_and_who_left_is_not() {
+        let look_at = |epoch: &str, nodes: &[&str], left: &[&str]| {
             let mut reply = vec!["10000".to_owned(), epoch.to_owned()];
             for node in nodes {
                 reply.extend([*node, "i 9900 500", "", "{}"].map(str::to_owned));
             }
+            for node in left {
+                reply.extend([*node, "left", "", ""].map(str::to_owned));
+            }
             Members::parse(reply)
         };
+        let look = |epoch: &str, nodes: &[&str]| look_at(epoch, nodes, &[]);
         let before = look("e1-5000", &["a", "b"]);
         assert_eq!(before.age, Duration::from_secs(5));
         let second = Duration::from_secs(1);
-        let mut same = look("e1-5000", &["a"]);
+        let mut same = look_at("e1-5000", &["a"], &["b"]);
         same.remember(&before, second, HISTORY);
         assert_eq!(same.lost().count(), 0, "b has left");
+        let mut without_a_word = look("e1-5000", &["a"]);
+        without_a_word.remember(&before, second, HISTORY);
+        assert_eq!(without_a_word.lost().count(), 1, "Redis knows less of the same log");
         let mut anew = look("e2-9000", &["a"]);
         anew.remember(&before, second, HISTORY);
         assert_eq!(anew.lost().map(|member| member.card.id.as_str()).collect::<Vec<_>>(), ["b"]);

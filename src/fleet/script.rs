@@ -8,6 +8,7 @@
 //! | `{PREFIXpurge}:nodes` | node -> its card (JSON) |
 //! | `{PREFIXpurge}:seen` | node -> `INCARNATION MS LEASE_MS`, by Redis's clock |
 //! | `{PREFIXpurge}:ack` | node -> `EPOCH N`, what it has applied |
+//! | `{PREFIXpurge}:left` | node that said goodbye -> when, in ms by Redis's clock |
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(super) struct Keys {
     nodes: String,
     seen: String,
     ack: String,
+    left: String,
 }
 
 /// What begins a log anew with `fresh` as its epoch, after `from` entries; and what finds the id of an entry.
@@ -99,23 +101,26 @@ local goes_on = 0
 if ARGV[6] == epoch and id_of(mine) == ARGV[8] then goes_on = 1 end
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[3] .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[4])
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])
+redis.call('HDEL', KEYS[7], ARGV[2])
 if goes_on == 1 then redis.call('HSET', KEYS[6], ARGV[2], epoch .. ' ' .. ARGV[7]) else redis.call('HDEL', KEYS[6], ARGV[2]) end
 return { epoch, tostring(n), id_of(n), tostring(goes_on) }
 ";
 
-/// ARGV: node, incarnation.
+/// ARGV: node, incarnation. The mark tells who has left from who was lost with a part of the keys.
 const LEAVE: &str = r"
+local t = redis.call('TIME')
 local held = redis.call('HGET', KEYS[5], ARGV[1])
 if held and string.match(held, '^(%S+) ') == ARGV[2] then
   redis.call('HDEL', KEYS[4], ARGV[1])
   redis.call('HDEL', KEYS[5], ARGV[1])
   redis.call('HDEL', KEYS[6], ARGV[1])
+  redis.call('HSET', KEYS[7], ARGV[1], string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
 end
 return 1
 ";
 
-/// ARGV: history in ms. Forgets who is silent for longer than that and than its lease, and gives now, epoch and who is left:
-/// node, seen, ack, card, ...
+/// ARGV: history in ms. Forgets who is silent for longer than that and than its lease, and gives now, epoch and who is there:
+/// node, seen, ack, card, ...; then those who have left, with `left` and nothing in the place of these.
 const MEMBERS: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -132,6 +137,17 @@ for i = 1, #seen, 2 do
     table.insert(all, seen[i + 1])
     table.insert(all, redis.call('HGET', KEYS[6], seen[i]) or '')
     table.insert(all, redis.call('HGET', KEYS[4], seen[i]) or '{}')
+  end
+end
+local left = redis.call('HGETALL', KEYS[7])
+for i = 1, #left, 2 do
+  if (tonumber(left[i + 1]) or 0) + tonumber(ARGV[1]) < now then
+    redis.call('HDEL', KEYS[7], left[i])
+  elseif redis.call('HEXISTS', KEYS[5], left[i]) == 0 then
+    table.insert(all, left[i])
+    table.insert(all, 'left')
+    table.insert(all, '')
+    table.insert(all, '')
   end
 end
 return all
@@ -167,12 +183,12 @@ impl Keys {
         // Braces of the prefix would move the hash tag.
         let tag = format!("{{{}purge}}", prefix.replace(['{', '}'], ""));
         let key = |name: &str| format!("{tag}:{name}");
-        let [log, n, epoch, nodes, seen, ack] = ["log", "n", "epoch", "nodes", "seen", "ack"].map(key);
-        Self { log, n, epoch, nodes, seen, ack }
+        let [log, n, epoch, nodes, seen, ack, left] = ["log", "n", "epoch", "nodes", "seen", "ack", "left"].map(key);
+        Self { log, n, epoch, nodes, seen, ack, left }
     }
 
     fn script(&self, text: &str) -> Command {
-        let keys = [&self.log, &self.n, &self.epoch, &self.nodes, &self.seen, &self.ack];
+        let keys = [&self.log, &self.n, &self.epoch, &self.nodes, &self.seen, &self.ack, &self.left];
         Command::script(text, &keys.map(String::as_str))
     }
 

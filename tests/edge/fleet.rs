@@ -1,7 +1,10 @@
 //! Edges on one Redis: what one purges no other serves, and what they do when they cannot hear of each other.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,6 +17,7 @@ use eduham_edge::{
     telemetry::Metrics,
 };
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::support::{
     Apart, Connection, Edge, Origin, RedisServer, ask, cacheable, edge, edge::Builder, eventually, eventually_async,
@@ -383,4 +387,34 @@ async fn who_missed_one_purge_after_a_long_silence_forgets_nothing() {
         within(behind.join(&stored)).await;
         assert_eq!(stored.forgotten(), forgotten, "after {purges} purges that it has not read");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_redis_forgets_alone_is_missed_and_one_that_left_is_not() {
+    let redis = RedisServer::start(false).await;
+    let (one, sink) = (Arc::new(bare(&redis, "e1", HOUR)), Arc::new(Nothing::default()));
+    let (silent, polite) = (bare(&redis, "silent", HOUR), bare(&redis, "polite", HOUR));
+    for node in [&*one, &silent, &polite] {
+        within(node.join(&*sink)).await;
+    }
+    let (_going, stopping) = watch::channel(false);
+    tokio::spawn(Arc::clone(&one).run(Arc::clone(&sink) as Arc<dyn Sink>, stopping));
+    let members = async || {
+        let members = within(one.members()).await.expect("Redis answers");
+        members.all.iter().map(|member| member.card.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(members().await, ["e1", "polite", "silent"]);
+    within(polite.leave()).await;
+    assert_eq!(members().await, ["e1", "silent"]);
+    // A part of what Redis knows, as after a return to an earlier state of it.
+    redis.command("DEL {eh:purge}:seen");
+    assert_eq!(members().await, ["e1", "silent"]);
+    let issued = one.issue("a", &Order::everything(), SystemTime::UNIX_EPOCH, &*sink).await;
+    let fleet::Issued::Published { epoch, n } = issued else { panic!("{issued:?}") };
+    let acknowledged = within(one.acknowledged(&epoch, n, STUCK)).await;
+    // It is waited for until its lease has lapsed, and may serve what it has.
+    assert_eq!((acknowledged.lost, acknowledged.complete), (vec!["silent".to_owned()], false));
+    within(silent.join(&*sink)).await;
+    within(polite.join(&*sink)).await;
+    assert_eq!(members().await, ["e1", "polite", "silent"]);
 }
