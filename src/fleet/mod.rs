@@ -13,6 +13,9 @@
 //! beat, so it knows that it is cut off before others count it as lost. What it does then is `when_cut_off`. A node that has never read
 //! the log uses nothing stored without asking its origin ([`Fleet::is_trusted`]).
 //!
+//! **What cannot be published waits** in memory, in order, and acts on its own node meanwhile. A node that stops tries once more; what
+//! it cannot tell then is lost, and it says so. A purge that is answered 503 is to be sent again if its node ends before Redis is back.
+//!
 //! A node without Redis is its own fleet: everything here answers at once, and nothing is sent.
 
 mod config;

@@ -251,9 +251,10 @@ impl Fleet {
         }
     }
 
-    /// Says goodbye: nobody waits for this node any more.
+    /// Tells what is still to be told and says goodbye: nobody waits for this node any more.
     pub async fn leave(&self) {
         let Some(link) = &self.link else { return };
+        self.publish_the_last(link).await;
         let command = link.keys.leave(&self.card.id, &self.incarnation);
         if let Err(error) = link.commands.query_within::<i64>(&command, LEAVE_TIMEOUT).await {
             tracing::warn!(%error, "the fleet was not told that this node leaves; it counts as lost until it is back");

@@ -50,21 +50,26 @@ impl Pending {
         self.came.notify_one();
     }
 
-    pub(super) fn put_back(&self, waiting: Waiting) {
-        self.lock().push_front(waiting);
-    }
-
     /// The next order, with those of clients that follow it put into one.
-    pub(super) async fn next(&self) -> Waiting {
+    pub(super) async fn next(&self) -> Taken<'_> {
         loop {
-            if let Some(waiting) = self.take() {
-                return waiting;
+            if let Some(taken) = self.take() {
+                return taken;
             }
             self.came.notified().await;
         }
     }
 
-    fn take(&self) -> Option<Waiting> {
+    pub(super) fn take(&self) -> Option<Taken<'_>> {
+        Some(Taken { pending: self, waiting: self.merged()?, told: false })
+    }
+
+    /// How many orders wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn merged(&self) -> Option<Waiting> {
         let mut queue = self.lock();
         let mut first = queue.pop_front()?;
         while first.order.by_client
@@ -81,6 +86,23 @@ impl Pending {
             }
         }
         Some(first)
+    }
+}
+
+/// The order whose turn it is. Unless it was told it is the first again when this is dropped, however its publication ended.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    pending: &'a Pending,
+    pub(super) waiting: Waiting,
+    /// The log has it.
+    pub(super) told: bool,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.pending.lock().push_front(self.waiting.clone());
+        }
     }
 }
 
@@ -104,8 +126,9 @@ mod tests {
         }
         let mut told = Vec::new();
         for _ in 0..4 {
-            let next = pending.next().await;
-            told.push((next.id, next.order.urls.len()));
+            let mut next = pending.next().await;
+            next.told = true;
+            told.push((next.waiting.id.clone(), next.waiting.order.urls.len()));
         }
         assert_eq!(told, [("1", 1), ("3", 1), ("4", 1), ("5", 1)].map(|(id, urls)| (id.to_owned(), urls)));
     }
@@ -116,7 +139,19 @@ mod tests {
         for n in 0..=PENDING_MAX {
             pending.push(waiting("w", &format!("/{n}"), false));
         }
-        assert_eq!(pending.next().await.order, Order::everything());
+        let mut next = pending.next().await;
+        next.told = true;
+        assert_eq!(next.waiting.order, Order::everything());
         assert!(pending.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_order_that_was_not_told_after_all_is_the_first_again() {
+        let pending = Pending::default();
+        for id in ["1", "2"] {
+            pending.push(waiting(id, "/", false));
+        }
+        drop(pending.next().await);
+        assert_eq!((pending.len(), &*pending.next().await.waiting.id), (2, "1"));
     }
 }

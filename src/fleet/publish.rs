@@ -14,6 +14,9 @@ use crate::redis::Error;
 /// How long the issuer of a published purge waits for the reader to bring what lies before it.
 const OWN_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a node that leaves tries to publish what waits: longer than Redis is left alone after failures.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The place that an order was given.
 struct Published {
     epoch: String,
@@ -107,16 +110,41 @@ impl Fleet {
 
     pub(super) async fn keep_publishing(&self, link: &Link, sink: &dyn Sink) {
         loop {
-            let waiting = self.pending.next().await;
-            match self.publish(link, &waiting.id, &waiting.order, waiting.at).await {
+            let mut taken = self.pending.next().await;
+            let Waiting { id, order, at } = &taken.waiting;
+            match self.publish(link, id, order, *at).await {
                 Ok(published) => {
-                    self.apply_own(&waiting.id, &waiting.order, waiting.at, published, sink).await;
+                    taken.told = true;
+                    let Waiting { id, order, at } = &taken.waiting;
+                    self.apply_own(id, order, *at, published, sink).await;
                 }
                 Err(_) => {
-                    self.pending.put_back(waiting);
+                    drop(taken);
                     tokio::time::sleep(RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Publishes what waits before this node leaves: nothing keeps it for the next start.
+    pub(super) async fn publish_the_last(&self, link: &Link) {
+        let all = async {
+            while let Some(mut taken) = self.pending.take() {
+                let Waiting { id, order, at } = &taken.waiting;
+                match self.publish(link, id, order, *at).await {
+                    Ok(_) => taken.told = true,
+                    Err(_) => {
+                        drop(taken);
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            }
+        };
+        // What is left is counted.
+        let _ = tokio::time::timeout(LAST_TIMEOUT, all).await;
+        let left = self.pending.len();
+        if left > 0 {
+            tracing::warn!(left, "purges that other nodes were not told of are lost with this process; purge again");
         }
     }
 }

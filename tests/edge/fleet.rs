@@ -418,3 +418,17 @@ async fn a_node_that_redis_forgets_alone_is_missed_and_one_that_left_is_not() {
     within(polite.join(&*sink)).await;
     assert_eq!(members().await, ["e1", "polite", "silent"]);
 }
+
+#[tokio::test]
+async fn a_node_that_stops_tells_what_is_still_to_be_told() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    ready(&one).await;
+    let stops = bare(&redis, "e2", HOUR);
+    within(stops.join(&Nothing::default())).await;
+    for _ in 0..2 {
+        stops.tell(Order { hosts: vec!["a.test".into()], ..Order::default() }, SystemTime::UNIX_EPOCH);
+    }
+    within(stops.leave()).await;
+    eventually("the other has heard of it", || one.metric("edge_purges_total{kind=\"host\"}") == 2.0).await;
+}
