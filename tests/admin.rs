@@ -31,7 +31,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Remembers what it was asked; refuses hosts that begin with `bad`, and cannot tell the fleet of the surrogate key `far`.
+/// Remembers what it was asked; refuses hosts that begin with `bad`, fails at the surrogate key `broken`, and cannot tell the fleet of the surrogate key `far`.
 #[derive(Default)]
 struct Purged(Mutex<Vec<PurgeRequest>>);
 
@@ -39,9 +39,11 @@ impl Purge for Purged {
     fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
         let far = request.surrogate_keys.iter().any(|key| key == "far");
         let refused = request.urls.iter().position(|url| url.host.starts_with("bad"));
+        let broken = request.surrogate_keys.iter().any(|key| key == "broken");
         self.0.lock().push(request);
         Box::pin(async move {
             match refused {
+                None if broken => Err(PurgeRefusal::Failed { reason: "it panicked".into() }),
                 Some(index) => Err(PurgeRefusal::Url { index, reason: "goes above the root".into() }),
                 None => Ok(PurgeReceipt {
                     id: "7".into(),
@@ -430,6 +432,7 @@ async fn a_purge_that_cannot_be_is_refused_with_the_entry_that_is_wrong() {
         (json!({"urls": ["https://a.test:99999/"]}), 400, "urls[0] "),
         (json!({"urls": ["https://a b.test/"]}), 400, "urls[0] is not a URL"),
         (json!({"urls": ["https://bad.test/"]}), 400, "urls[0] goes above the root"),
+        (json!({"surrogate_keys": ["broken"]}), 500, "the purge failed inside the edge: it panicked"),
         (json!({"surrogate_keys": ["a", ""]}), 400, "surrogate_keys[1] must be"),
         (json!({"surrogate_keys": ["a b"]}), 400, "surrogate_keys[0] must be"),
         (json!({"surrogate_keys": ["x".repeat(257)]}), 400, "surrogate_keys[0] must be"),

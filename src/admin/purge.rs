@@ -12,7 +12,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FleetView, PurgeReceipt, PurgeRequest, PurgeUrl, PurgeView,
+    FleetView, PurgeReceipt, PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView,
     guard::Caller,
     problem::{Problem, whole},
     server::{BODY_BYTES_MAX, Control},
@@ -59,7 +59,7 @@ pub(super) async fn purge(
     let request = request(body)?;
     let what = what(&request);
     let (soft, dry_run) = (request.soft, request.dry_run);
-    let receipt = control.parts.purge.purge(request).await.map_err(|refusal| bad(refusal.to_string()))?;
+    let receipt = control.parts.purge.purge(request).await.map_err(refused)?;
     if !dry_run {
         tracing::info!(target: AUDIT, token = caller, action = "purge", what, soft, id = receipt.id);
     }
@@ -105,6 +105,14 @@ pub(super) async fn find(
 
 pub(super) async fn fleet(State(control): State<Arc<Control>>) -> Json<FleetView> {
     Json(control.parts.purge.fleet().await)
+}
+
+fn refused(refusal: PurgeRefusal) -> Problem {
+    let status = match refusal {
+        PurgeRefusal::Url { .. } | PurgeRefusal::Prefix { .. } => StatusCode::BAD_REQUEST,
+        PurgeRefusal::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Problem::new(status, refusal.to_string())
 }
 
 fn bad(detail: String) -> Problem {
