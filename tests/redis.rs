@@ -5,12 +5,17 @@
 #[path = "support/redis_server.rs"]
 mod redis_server;
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use eduham_edge::{
     redis::{Command, Config, Error, Purpose, Redis},
     telemetry::Metrics,
 };
+use parking_lot::Mutex;
 use redis_server::RedisServer;
 
 /// Longer than anything that is expected to work takes on a busy machine.
@@ -69,14 +74,63 @@ async fn a_dead_redis_is_left_alone_for_a_moment_and_found_again() {
     set(&redis).await.unwrap();
     server.kill();
     let mut errors = Vec::new();
-    while !matches!(errors.last(), Some(Error::LeftAlone)) {
+    while !matches!(errors.last(), Some(Error::LeftAlone(_))) {
         errors.push(set(&redis).await.unwrap_err());
         assert!(errors.len() < 10, "{errors:?}");
     }
+    let told = errors.last().unwrap().to_string();
+    assert!(told.contains("onnection refused"), "why it is left alone: {told}");
     assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 0);
     server.restart().await;
     works(&redis).await;
     assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 1);
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn with(&self, word: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().clone()).unwrap();
+        text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_told_once_with_its_place_and_its_reason() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _lines = tracing::subscriber::set_default(subscriber);
+    let mut server = RedisServer::start(false).await;
+    let redis = owner(&server.url(), LONG, &Metrics::new());
+    for outages in 1..=2 {
+        works(&redis).await;
+        server.kill();
+        for _ in 0..10 {
+            set(&redis).await.unwrap_err();
+        }
+        let told = lines.with("Redis cannot be used");
+        assert_eq!(told.len(), outages, "{told:#?}");
+        let last = &told[outages - 1];
+        assert!(last.contains("WARN") && last.contains(&server.address().to_string()), "{last}");
+        assert!(last.contains("onnection refused") && last.contains("use=\"test\""), "{last}");
+        server.restart().await;
+        works(&redis).await;
+        assert_eq!(lines.with("Redis can be used again").len(), outages);
+    }
 }
 
 #[tokio::test]
@@ -89,7 +143,7 @@ async fn a_redis_that_hangs_costs_no_more_than_the_deadline() {
     assert!(matches!(first, Err(Error::Timeout(within)) if within == timeout), "{first:?}");
     let mut left_alone = false;
     for _ in 0..5 {
-        left_alone |= matches!(set(&redis).await, Err(Error::LeftAlone));
+        left_alone |= matches!(set(&redis).await, Err(Error::LeftAlone(_)));
     }
     assert!(left_alone, "after a few it is not even tried");
 }

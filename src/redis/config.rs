@@ -47,6 +47,31 @@ pub struct Address {
     pub port: u16,
 }
 
+/// For people: `a:6379`, `a:7000, b:7001`, `main of a:26379, b:26379`.
+impl fmt::Display for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses = match self {
+            Self::Single(address) => std::slice::from_ref(address),
+            Self::Cluster(nodes) => nodes,
+            Self::Sentinel { sentinels, master } => {
+                write!(f, "{master} of ")?;
+                sentinels
+            }
+        };
+        for (index, address) in addresses.iter().enumerate() {
+            write!(f, "{}{address}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 /// Why a text is no URL of a Redis.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
@@ -205,6 +230,19 @@ mod tests {
             ("redis://%ff@a", BadUrl::Encoding),
         ] {
             assert_eq!(text.parse::<Url>(), Err(problem), "{text}");
+        }
+    }
+
+    #[test]
+    fn where_a_redis_is_can_be_read() {
+        for (text, expected) in [
+            ("redis://edge:secret@cache.internal", "cache.internal:6379"),
+            ("redis://[::1]:7000", "[::1]:7000"),
+            ("redis+cluster://a:7000,b:7001", "a:7000, b:7001"),
+            ("redis+sentinel://a,b/main", "main of a:26379, b:26379"),
+        ] {
+            let url: Url = text.parse().unwrap();
+            assert_eq!(url.deployment.to_string(), expected, "{text}");
         }
     }
 

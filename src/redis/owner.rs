@@ -26,9 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// It failed a moment ago; nothing was sent.
-    #[error("Redis is left alone for a moment after failures")]
-    LeftAlone,
+    /// It failed a moment ago, and this is why; nothing was sent.
+    #[error("Redis is left alone for a moment after failures, the last one: {0}")]
+    LeftAlone(Arc<str>),
     /// Whether the command was carried out is unknown.
     #[error("no answer from Redis within {0:?}")]
     Timeout(Duration),
@@ -58,6 +58,7 @@ pub struct Redis(Arc<Owner>);
 
 struct Owner {
     config: Config,
+    name: String,
     purpose: Purpose,
     state: Mutex<State>,
     /// A connection came, or will not.
@@ -74,6 +75,10 @@ struct State {
     connecting: bool,
     failures: u32,
     left_alone_until: Option<Instant>,
+    /// The last failure.
+    why: Arc<str>,
+    /// Was it said that Redis cannot be used? Once is enough, until it can.
+    told: bool,
 }
 
 impl Redis {
@@ -82,7 +87,7 @@ impl Redis {
         let up = metrics.redis_up.with_label_values(&[name]);
         let duration = metrics.redis_duration.with_label_values(&[name]);
         let (state, changed) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Owner { config: config.clone(), purpose, state, changed, up, duration }))
+        Self(Arc::new(Owner { config: config.clone(), name: name.to_owned(), purpose, state, changed, up, duration }))
     }
 
     /// What every key begins with.
@@ -115,11 +120,12 @@ impl Redis {
         let answer = match tokio::time::timeout(timeout, asked).await {
             Ok(answer) => answer,
             Err(_) => {
-                owner.timed_out();
-                Err(Error::Timeout(timeout))
+                let error = Error::Timeout(timeout);
+                owner.leave_alone(&mut owner.lock(), &error);
+                Err(error)
             }
         };
-        if owner.purpose == Purpose::Commands && !matches!(answer, Err(Error::LeftAlone)) {
+        if owner.purpose == Purpose::Commands && !matches!(answer, Err(Error::LeftAlone(_))) {
             owner.duration.observe(started.elapsed().as_secs_f64());
         }
         if answer.is_ok() {
@@ -137,7 +143,7 @@ impl Redis {
             {
                 let mut state = self.0.lock();
                 if state.left_alone_until.is_some_and(|until| Instant::now() < until) {
-                    return Err(Error::LeftAlone);
+                    return Err(Error::LeftAlone(Arc::clone(&state.why)));
                 }
                 if let Some(connection) = &state.connection {
                     return Ok((connection.clone(), state.generation));
@@ -167,23 +173,19 @@ impl Owner {
         let connecting = Connecting(Arc::clone(&self));
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(&self.config.url, CONNECT_TIMEOUT)).await;
         let mut state = self.lock();
+        let opened = match opened {
+            Ok(opened) => opened.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+        };
         match opened {
-            Ok(Ok(connection)) => {
+            Ok(connection) => {
                 state.connection = Some(connection);
                 state.generation += 1;
             }
-            failed => {
-                let error = failed.map_or_else(
-                    |_| "it takes too long".to_owned(),
-                    |opened| match opened {
-                        Err(error) => error.to_string(),
-                        Ok(_) => String::new(),
-                    },
-                );
-                tracing::debug!(error, "no connection to Redis");
+            Err(why) => {
                 // Nobody is there: there is no use in trying twice more at once.
                 state.failures = state.failures.max(FAILURES_MAX - 1);
-                self.leave_alone(&mut state);
+                self.leave_alone(&mut state, &why);
             }
         }
         drop(state);
@@ -199,12 +201,16 @@ impl Owner {
         let mut state = self.lock();
         state.failures = 0;
         state.left_alone_until = None;
+        if std::mem::take(&mut state.told) {
+            tracing::info!(r#use = self.name, at = %self.config.url.deployment, "Redis can be used again");
+        }
         self.up.set(1);
     }
 
     /// One more failure; from [`FAILURES_MAX`] on nobody asks for a while.
-    fn leave_alone(&self, state: &mut State) {
+    fn leave_alone(&self, state: &mut State, why: &impl ToString) {
         state.failures += 1;
+        state.why = why.to_string().into();
         self.up.set(0);
         if state.failures >= FAILURES_MAX {
             let doublings = (state.failures - FAILURES_MAX).min(8);
@@ -212,12 +218,11 @@ impl Owner {
             state.left_alone_until = Some(Instant::now() + pause);
             // A connection on which nothing comes back any more is no better than none.
             state.connection = None;
+            if !std::mem::replace(&mut state.told, true) {
+                let (at, why) = (&self.config.url.deployment, &*state.why);
+                tracing::warn!(r#use = self.name, %at, why, "Redis cannot be used");
+            }
         }
-    }
-
-    fn timed_out(&self) {
-        let mut state = self.lock();
-        self.leave_alone(&mut state);
     }
 
     fn failed(&self, generation: u64, error: RedisError) -> Error {
@@ -230,7 +235,7 @@ impl Owner {
             if state.generation == generation {
                 state.connection = None;
             }
-            self.leave_alone(&mut state);
+            self.leave_alone(&mut state, &error);
         }
         let error = Arc::new(error);
         if broken { Error::Broken(error) } else { Error::Refused(error) }
