@@ -36,7 +36,7 @@ use tokio::{
 struct Purged(Mutex<Vec<PurgeRequest>>);
 
 impl Purge for Purged {
-    fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
+    fn purge(&self, request: PurgeRequest, _token: String) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
         let far = request.surrogate_keys.iter().any(|key| key == "far");
         let refused = request.urls.iter().position(|url| url.host.starts_with("bad"));
         let broken = request.surrogate_keys.iter().any(|key| key == "broken");

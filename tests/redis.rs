@@ -2,20 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "support/redis_server.rs"]
 mod redis_server;
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use eduham_edge::{
     redis::{Command, Config, Error, Purpose, Redis},
     telemetry::Metrics,
 };
-use parking_lot::Mutex;
+use lines::Lines;
 use redis_server::RedisServer;
 
 /// Longer than anything that is expected to work takes on a busy machine.
@@ -86,34 +84,9 @@ async fn a_dead_redis_is_left_alone_for_a_moment_and_found_again() {
     assert_eq!(metrics.redis_up.with_label_values(&["test"]).get(), 1);
 }
 
-/// Keeps what is logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn with(&self, word: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().clone()).unwrap();
-        text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
-    }
-}
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn an_outage_is_told_once_with_its_place_and_its_reason() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _lines = tracing::subscriber::set_default(subscriber);
+    let (lines, _kept) = Lines::of_this_thread();
     let mut server = RedisServer::start(false).await;
     let redis = owner(&server.url(), LONG, &Metrics::new());
     for outages in 1..=2 {

@@ -29,8 +29,8 @@ pub struct Parts {
 /// Whoever can purge stored responses.
 pub trait Purge: Send + Sync {
     /// Applies the whole request, or refuses the whole of it. When it answers, no read of this node sees anything older. A dry run
-    /// counts and does nothing.
-    fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>>;
+    /// counts and does nothing; everything else is in the audit, under the name of `token`, whether or not the answer is waited for.
+    fn purge(&self, request: PurgeRequest, token: String) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>>;
 
     /// The last purges that were applied here, the newest first.
     fn purges(&self) -> Vec<PurgeView>;

@@ -17,7 +17,7 @@ use super::{
     problem::{Problem, whole},
     server::{BODY_BYTES_MAX, Control},
 };
-use crate::{config::duration, telemetry::diagnostics::AUDIT};
+use crate::config::duration;
 
 /// Things that one request may name; with `PURGED_MAX` of the store remembered, a hundred such requests may come
 /// before the oldest is forgotten.
@@ -57,31 +57,9 @@ pub(super) async fn purge(
         bad(format!("the body is not a purge such as {{\"urls\":[\"https://a.test/x\"]}}: {error}"))
     })?;
     let request = request(body)?;
-    let what = what(&request);
-    let (soft, dry_run) = (request.soft, request.dry_run);
-    let receipt = control.parts.purge.purge(request).await.map_err(refused)?;
-    if !dry_run {
-        tracing::info!(target: AUDIT, token = caller, action = "purge", what, soft, id = receipt.id);
-    }
+    let receipt = control.parts.purge.purge(request, caller).await.map_err(refused)?;
     let status = if receipt.fleet.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     Ok((status, Json(receipt)))
-}
-
-/// What a request names, for the audit line: the first of each kind, and how many more.
-fn what(request: &PurgeRequest) -> String {
-    let url = |url: &PurgeUrl| format!("{}{}", url.host, url.path);
-    let kinds = [
-        ("url", request.urls.first().map(url), request.urls.len()),
-        ("surrogate key", request.surrogate_keys.first().cloned(), request.surrogate_keys.len()),
-        ("prefix", request.prefixes.first().map(url), request.prefixes.len()),
-        ("host", request.hosts.first().cloned(), request.hosts.len()),
-        ("all", request.all.then(String::new), 1),
-    ];
-    let named = kinds.into_iter().filter_map(|(kind, first, count)| {
-        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-        Some(format!("{kind} {}{more}", first?).trim_end().to_owned())
-    });
-    named.collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Debug, Serialize)]

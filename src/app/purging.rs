@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl admin::Purge for Control {
-    fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
+    fn purge(&self, request: PurgeRequest, token: String) -> BoxFuture<'_, Result<PurgeReceipt, PurgeRefusal>> {
         Box::pin(async move {
             let wait = request.wait.then_some(request.timeout);
             let dry_run = request.dry_run;
@@ -33,8 +33,7 @@ impl admin::Purge for Control {
                     fleet: None,
                 });
             }
-            // Whoever asked may go away; the purge goes on, and every step of it has a deadline.
-            let receipt = tokio::spawn(async move { edge.purge(order, wait).await }).await;
+            let receipt = edge.purge(order, wait, token).await;
             let receipt = receipt.map_err(|error| PurgeRefusal::Failed { reason: error.to_string() })?;
             Ok(PurgeReceipt {
                 position: receipt.position(),

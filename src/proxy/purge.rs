@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
+use tokio::task::JoinError;
 
 use super::{
     Edge,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     fleet::{Acknowledged, Issued, Order, Sink, Url},
-    store::{Counted, PurgeOrder, PurgeTarget},
+    store::{Counted, Failure, PurgeOrder, PurgeTarget},
     telemetry::diagnostics::AUDIT,
 };
 
@@ -51,13 +52,45 @@ pub fn normal_url(host: String, port: Option<u16>, target: &str) -> Result<Url, 
     Ok(Url { host, port, target: Target::parse(target)?.path_and_query().to_owned() })
 }
 
+/// What an order names, for the audit line: the first of each kind, and how many more.
+fn what(order: &Order) -> String {
+    let url = |url: &Url| format!("{}{}", url.host, url.target);
+    let kinds = [
+        ("url", order.urls.first().map(url), order.urls.len()),
+        ("surrogate key", order.surrogate_keys.first().cloned(), order.surrogate_keys.len()),
+        ("prefix", order.prefixes.first().map(url), order.prefixes.len()),
+        ("host", order.hosts.first().cloned(), order.hosts.len()),
+        ("all", order.all.then(String::new), 1),
+    ];
+    let named = kinds.into_iter().filter_map(|(kind, first, count)| {
+        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        Some(format!("{kind} {}{more}", first?).trim_end().to_owned())
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
 impl Edge {
-    /// Purges here and in the fleet; with `wait` answers when every live node has applied it, or the time is over.
-    pub async fn purge(self: &Arc<Self>, order: Order, wait: Option<Duration>) -> Receipt {
-        let counted = self.count(&order).await;
+    /// Purges here and in the fleet for whoever holds `token`; with `wait` answers when every live node has applied it, or the time is
+    /// over. Whoever asked may go away: it goes on, every step of it has a deadline, and its audit line is written.
+    ///
+    /// # Errors
+    /// When it has panicked.
+    pub async fn purge(
+        self: &Arc<Self>,
+        order: Order,
+        wait: Option<Duration>,
+        token: String,
+    ) -> Result<Receipt, JoinError> {
+        let edge = Arc::clone(self);
+        tokio::spawn(async move { edge.purge_for(&order, wait, &token).await }).await
+    }
+
+    async fn purge_for(self: &Arc<Self>, order: &Order, wait: Option<Duration>, token: &str) -> Receipt {
+        let counted = self.count(order).await;
         let id = self.fleet.next_id();
-        let issued = self.fleet.issue(&id, &order, self.clock.now(), self.as_ref()).await;
+        let issued = self.fleet.issue(&id, order, self.clock.now(), self.as_ref()).await;
         self.fleet.history().count(&id, counted.map(|counted| (counted.matched, counted.bytes)));
+        tracing::info!(target: AUDIT, token, action = "purge", what = what(order), soft = order.soft, id);
         let acknowledged = match (&issued, wait) {
             (Issued::Published { epoch, n }, Some(timeout)) => self.fleet.acknowledged(epoch, *n, timeout).await,
             (Issued::Unreachable, _) => Acknowledged { complete: false, ..self.fleet.acknowledged_here() },
@@ -160,9 +193,9 @@ impl Exchange<'_> {
         };
         let target = self.request.target.path_and_query().to_owned();
         let url = Url { host: self.request.authority.host.to_string(), port: self.request.port(), target };
-        let what = format!("{}{}", url.host, url.target);
-        let receipt = self.edge.purge(Order { urls: vec![url], ..Order::default() }, None).await;
-        tracing::info!(target: AUDIT, token = caller, action = "purge", what, soft = false, id = receipt.id);
+        let Ok(receipt) = self.edge.purge(Order { urls: vec![url], ..Order::default() }, None, caller).await else {
+            return self.deliver_refusal(sink, &Refusal::Origin(Failure::INTERNAL)).await;
+        };
         let status = match receipt.issued {
             Issued::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Issued::Alone | Issued::Published { .. } => StatusCode::OK,

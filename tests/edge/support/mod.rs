@@ -8,6 +8,8 @@
 pub mod client;
 pub mod edge;
 pub mod gate;
+#[path = "../../support/lines.rs"]
+pub mod lines;
 pub mod origin;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;
@@ -15,5 +17,6 @@ pub mod redis_server;
 pub use client::{Answer, Ask, Connection, ask, get};
 pub use edge::{Apart, Edge, configured, edge, waiting};
 pub use gate::{Gate, eventually, eventually_async, within};
+pub use lines::Lines;
 pub use origin::{Asked, Origin, Page, cacheable, origin, page, raw, reset};
 pub use redis_server::RedisServer;
