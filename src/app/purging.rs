@@ -79,7 +79,7 @@ impl admin::Purge for Control {
                     lag: Some(0),
                     silent_ms: 0,
                 };
-                return FleetView { connected: fleet.is_alone(), position, nodes: vec![own] };
+                return FleetView { connected: fleet.is_connected(), position, nodes: vec![own] };
             };
             let last = members.all.iter().filter_map(|member| member.position).max().unwrap_or(position).max(position);
             let nodes = members.all.into_iter().map(|member| NodeView {
@@ -94,7 +94,7 @@ impl admin::Purge for Control {
                 lag: member.position.map(|position| last.saturating_sub(position)),
                 silent_ms: u64::try_from(member.silent.as_millis()).unwrap_or(u64::MAX),
             });
-            FleetView { connected: true, position, nodes: nodes.collect() }
+            FleetView { connected: fleet.is_connected(), position, nodes: nodes.collect() }
         })
     }
 }

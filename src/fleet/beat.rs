@@ -43,7 +43,7 @@ impl Fleet {
         loop {
             let sent = Instant::now();
             let beaten = self.beat(link, sink, "").await;
-            let was_cut_off = !self.lease.holds(Instant::now());
+            let was_cut_off = !self.is_connected();
             let mut again = false;
             match beaten {
                 Ok(Beaten::GoesOn { last }) => {
@@ -70,7 +70,7 @@ impl Fleet {
                 }
                 Err(error) => tracing::debug!(%error, "no beat"),
             }
-            let connected = self.lease.holds(Instant::now());
+            let connected = self.is_connected();
             if !connected && *self.standing.borrow() == Standing::Member {
                 tracing::warn!("cut off from the fleet");
                 self.set_standing(Standing::CutOff);

@@ -176,19 +176,23 @@ impl Fleet {
         self.standing.subscribe()
     }
 
+    /// Does this node hear of every purge? Its lease holds, or there is nobody to hear of.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_none() || self.lease.holds(Instant::now())
+    }
+
     /// May what is stored be used without asking the origin? Not before the log was read, and, as `when_cut_off` says, not while
     /// purges may be unheard of.
     pub fn is_trusted(&self) -> bool {
         if self.link.is_none() {
             return true;
         }
-        self.joined.load(Ordering::Acquire)
-            && (self.config.when_cut_off == WhenCutOff::Serve || self.lease.holds(Instant::now()))
+        self.joined.load(Ordering::Acquire) && (self.config.when_cut_off == WhenCutOff::Serve || self.is_connected())
     }
 
     /// Must this node answer nothing, since it is cut off and `when_cut_off: stop`?
     pub fn is_stopped(&self) -> bool {
-        self.link.is_some() && self.config.when_cut_off == WhenCutOff::Stop && !self.lease.holds(Instant::now())
+        self.config.when_cut_off == WhenCutOff::Stop && !self.is_connected()
     }
 
     /// The last entry applied; 0 before any.

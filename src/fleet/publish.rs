@@ -102,9 +102,10 @@ impl Fleet {
             if !matches!(tokio::time::timeout(OWN_WAIT, wait).await, Ok(Ok(_))) {
                 // It comes again with its place.
                 sink.apply(order, at);
-                self.note(id, &self.card.id, at, order, Some(n));
             }
         }
+        // Where the place has jumped over it nobody else has written it down.
+        self.note(id, &self.card.id, at, order, Some(n));
         (epoch, n)
     }
 

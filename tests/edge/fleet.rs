@@ -432,3 +432,33 @@ async fn a_node_that_stops_tells_what_is_still_to_be_told() {
     within(stops.leave()).await;
     eventually("the other has heard of it", || one.metric("edge_purges_total{kind=\"host\"}") == 2.0).await;
 }
+
+#[tokio::test]
+async fn a_node_that_redis_answers_and_that_has_no_lease_is_not_connected() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    let one = member(&origin, &redis.url(), "e1", "").start().await;
+    connected(&one, 1.0).await;
+    assert_eq!(read(&one, "/fleet").await["connected"], true);
+    // Another process holds its name.
+    redis.command("HSET {eh:purge}:seen e1 \"other 99999999999999 1000\"");
+    connected(&one, 0.0).await;
+    let fleet = read(&one, "/fleet").await;
+    assert_eq!((&fleet["connected"], &fleet["nodes"][0]["silent_ms"]), (&false.into(), &0.into()), "{fleet}");
+}
+
+#[tokio::test]
+async fn a_purge_that_its_own_node_jumps_over_is_still_written_down() {
+    let redis = RedisServer::start(false).await;
+    let (node, other, sink) = (bare(&redis, "e1", HOUR), bare(&redis, "e2", HOUR), Nothing::default());
+    within(node.join(&sink)).await;
+    within(other.join(&Nothing::default())).await;
+    let _ = within(other.issue("a", &Order::everything(), SystemTime::UNIX_EPOCH, &Nothing::default())).await;
+    // What it has applied last is gone, so its next beat forgets everything and goes on at the end, which is its own purge.
+    redis.command("XDEL {eh:purge}:log 1-0");
+    let order = Order::everything();
+    let (issued, _) =
+        within(async { tokio::join!(node.issue("b", &order, SystemTime::UNIX_EPOCH, &sink), node.join(&sink)) }).await;
+    assert!(matches!(issued, fleet::Issued::Published { n: 3, .. }), "{issued:?}");
+    assert_eq!((node.position(), sink.forgotten()), (3, 2), "it has jumped");
+    assert_eq!(node.history().find("b").and_then(|record| record.position), Some(3));
+}
