@@ -96,6 +96,8 @@ struct World {
     reads: AtomicUsize,
     hits: AtomicUsize,
     acknowledged: AtomicUsize,
+    /// Receipts that named each edge as lost.
+    lost: [AtomicUsize; 2],
     over: AtomicBool,
     random: AtomicU64,
 }
@@ -159,6 +161,10 @@ async fn change(world: &World) {
             body.len()
         );
         let answer = exchange(admin, request).await;
+        for (id, lost) in world.lost.iter().enumerate() {
+            let names = |receipt: &str| receipt_names_lost(receipt, id);
+            lost.fetch_add(answer.as_ref().is_some_and(|(_, receipt)| names(receipt)).into(), Ordering::Relaxed);
+        }
         if answer.is_some_and(|(status, answer)| status == 200 && answer.contains(r#""complete":true"#)) {
             // Another writer may have come further with this page.
             world.pages[page].floor.fetch_max(number, Ordering::SeqCst);
@@ -169,6 +175,19 @@ async fn change(world: &World) {
             return;
         }
     }
+}
+
+/// `"lost":["e0","e1"]`
+fn receipt_names_lost(receipt: &str, id: usize) -> bool {
+    let lost = receipt.split_once("\"lost\":[").and_then(|(_, lost)| lost.split_once(']'));
+    lost.is_some_and(|(lost, _)| lost.contains(&format!("\"e{id}\"")))
+}
+
+/// Does an edge say that it hears of no purges?
+async fn is_cut_off(world: &World, id: usize) -> bool {
+    let (_, admin) = world.edge(id);
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    exchange(admin, request).await.is_some_and(|(_, text)| text.contains("\nedge_fleet_connected 0"))
 }
 
 fn member(origin: &Origin, link: &Link, id: usize) -> Builder {
@@ -211,6 +230,7 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
         reads: AtomicUsize::new(0),
         hits: AtomicUsize::new(0),
         acknowledged: AtomicUsize::new(0),
+        lost: [const { AtomicUsize::new(0) }; 2],
         over: AtomicBool::new(false),
         random: AtomicU64::new(seed as u64),
     });
@@ -242,7 +262,7 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
     }
     // Faults, one after the other, each after some more purges that went well.
     let mut next_fault = PURGES_PER_FAULT / 2;
-    let mut faults = 0;
+    let (mut faults, mut cuts) = (0, 0);
     let (mut progress, mut last) = (Instant::now(), (0, 0));
     loop {
         if let Some(ended) = tasks.try_join_next() {
@@ -264,17 +284,22 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
                 1 => {
                     redis.kill();
                     // Some purges find nobody there.
-                    read_some(&world, 50).await;
+                    read_some(&world, &mut tasks, 50).await;
                     redis.restart().await;
                 }
                 2 => {
+                    let named = world.lost[id].load(Ordering::Relaxed);
                     links[id].cut.send_replace(true);
-                    read_some(&world, 500).await;
+                    // Its lease lapses by its own clock, then by that of Redis.
+                    until(&mut tasks, "it is cut off", async || is_cut_off(&world, id).await).await;
+                    until(&mut tasks, "it is lost", async || world.lost[id].load(Ordering::Relaxed) > named).await;
+                    read_some(&world, &mut tasks, 50).await;
                     links[id].cut.send_replace(false);
+                    cuts += 1;
                 }
                 _ => {
                     drop(edges[id].take());
-                    read_some(&world, 50).await;
+                    read_some(&world, &mut tasks, 50).await;
                     let edge = Apart::start(member(&origin, &links[id], id)).await;
                     world.edges.lock()[id] = addresses(&edge);
                     edges[id] = Some(edge);
@@ -289,13 +314,24 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
     }
     let hits = world.hits.load(Ordering::Relaxed);
     assert!(hits > 0 && faults >= 3, "something was stored, and something was killed: {hits} hits, {faults} faults");
+    assert!(cuts > 0, "a lease has lapsed");
     eprintln!("durable: {durable}: {last:?} reads and purges, {hits} hits, {faults} faults, {:?}", begun.elapsed());
 }
 
 /// Lets so many reads happen, of those that still can.
-async fn read_some(world: &World, count: usize) {
-    let until = world.reads.load(Ordering::Relaxed) + count;
-    while world.reads.load(Ordering::Relaxed) < until {
+async fn read_some(world: &World, tasks: &mut JoinSet<()>, count: usize) {
+    let enough = world.reads.load(Ordering::Relaxed) + count;
+    until(tasks, "some reads", async || world.reads.load(Ordering::Relaxed) >= enough).await;
+}
+
+/// Gives way until something has happened.
+async fn until(tasks: &mut JoinSet<()>, what: &str, mut happened: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !happened().await {
+        if let Some(ended) = tasks.try_join_next() {
+            ended.expect("no read is too old");
+        }
+        assert!(begun.elapsed() < STUCK, "never happened: {what}");
         tokio::task::yield_now().await;
     }
 }
