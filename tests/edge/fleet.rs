@@ -20,8 +20,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::support::{
-    Apart, Connection, Edge, Origin, RedisServer, ask, cacheable, edge, edge::Builder, eventually, eventually_async,
-    gate::STUCK, get, origin, reset, within,
+    Apart, Ask, Connection, Edge, Lines, Origin, RedisServer, ask, cacheable, configured, edge, edge::Builder,
+    eventually, eventually_async, gate::STUCK, get, origin, reset, within,
 };
 
 /// Short, so that tests see leases lapse; long enough for a busy machine to beat in time.
@@ -296,33 +296,35 @@ async fn a_gap_in_the_log_counts_as_a_purge_of_everything() {
     let position = read(&one, "/fleet").await["position"].as_u64().expect("a number");
     // As if entries after its place had come and gone.
     let n = position + 3;
-    redis.command(&format!("SET {{eh:purge}}:n {n}"));
-    redis.command(&format!("XADD {{eh:purge}}:log {n}-0 id z prev y node e9 at 0 order {{}} logged 0"));
+    let script = "redis.call('SET', KEYS[1], ARGV[1]) return redis.call('XADD', KEYS[2], ARGV[1] .. '-0', \
+                  'id', 'z', 'prev', 'y', 'node', 'e9', 'at', '0', 'order', '{}', 'logged', '0')";
+    redis.command(&format!("EVAL \"{script}\" 2 {{eh:purge}}:n {{eh:purge}}:log {n}"));
     eventually_async("it has forgotten", async || !two.get("/a").await.is_hit()).await;
     eventually_async("it is at the end", async || read(&two, "/fleet").await["position"] == n).await;
 }
 
 #[tokio::test]
 async fn a_second_live_node_of_one_id_does_not_start_and_a_dead_ones_id_is_free() {
-    let (redis, origin) = (RedisServer::start(false).await, origin().await);
-    let first = Apart::start(member(&origin, &redis.url(), "e1", "")).await;
-    let yaml = format!(
-        "version: 1\nnode: {{ id: e1 }}\nserver: {{ listeners: [ {{ address: \"127.0.0.1:0\" }} ] }}\n\
-         admin: {{ address: \"127.0.0.1:0\" }}\nredis: {{ url: \"{}\", timeout: 2s }}\nfleet: {{ lease: 1s }}\n\
-         log: {{ access: {{ to: none }} }}\nroutes: []\n",
-        redis.url()
-    );
-    let start = async || {
+    let redis = RedisServer::start(false).await;
+    let yaml = |lease: &str| {
+        format!(
+            "version: 1\nnode: {{ id: e1 }}\nserver: {{ listeners: [ {{ address: \"127.0.0.1:0\" }} ] }}\n\
+             admin: {{ address: \"127.0.0.1:0\" }}\nredis: {{ url: \"{}\", timeout: 2s }}\nfleet: {{ lease: {lease} }}\n\
+             log: {{ access: {{ to: none }} }}\nroutes: []\n",
+            redis.url()
+        )
+    };
+    let start = async |lease: &str| {
         let environment = FixedEnvironment::default();
-        let loaded = config::parse(&yaml, "t.yaml", ".".as_ref(), &environment, config::Options::default());
+        let loaded = config::parse(&yaml(lease), "t.yaml", ".".as_ref(), &environment, config::Options::default());
         app::start(loaded.expect("a configuration"), Clock::system()).await
     };
-    let refused = within(start()).await.map(|_| ()).expect_err("the id is held");
+    let first = Apart::start(configured(&yaml("1h"))).await;
+    let refused = within(start("1h")).await.map(|_| ()).expect_err("the id is held");
     assert!(refused.to_string().contains("another live node of the fleet has the id e1"), "{refused}");
     drop(first);
-    let begun = Instant::now();
-    let second = within(start()).await.expect("nobody holds it");
-    assert!(begun.elapsed() < LEASE, "it need not wait for the lease to lapse");
+    // Its lease holds for an hour; this one looks for a shorter time whether it still beats.
+    let second = within(start("1s")).await.expect("nobody holds it");
     within(second.stop()).await;
 }
 
@@ -461,4 +463,46 @@ async fn a_purge_that_its_own_node_jumps_over_is_still_written_down() {
     assert!(matches!(issued, fleet::Issued::Published { n: 3, .. }), "{issued:?}");
     assert_eq!((node.position(), sink.forgotten()), (3, 2), "it has jumped");
     assert_eq!(node.history().find("b").and_then(|record| record.position), Some(3));
+}
+
+#[tokio::test]
+async fn a_purge_goes_on_and_is_in_the_audit_when_its_caller_goes_away() {
+    let (lines, _kept) = Lines::of_this_thread();
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    origin.serve("/a", cacheable("x"));
+    let yaml = format!(
+        "version: 1\nserver: {{ listeners: [ {{ address: \"{{listener}}\" }} ] }}\n\
+         admin: {{ address: \"{{admin}}\", tokens: [ {{ name: cms, value: cms-secret-16byte, allow: [ purge ] }} ] }}\n\
+         log: {{ access: {{ to: none }} }}\nredis: {{ url: \"{}\", timeout: 20s }}\n\
+         upstreams: {{ origin: {{ peers: [ \"{}\" ] }} }}\ncache: {{ test: {{}} }}\n\
+         routes: [ {{ name: pages, match: {{}}, upstream: origin, cache: test }} ]\n",
+        redis.url(),
+        origin.address()
+    );
+    let edge = configured(&yaml).start().await;
+    let http2 = edge.http2().await;
+    let authorized = |ask: Ask| ask.field("Authorization", "Bearer cms-secret-16byte");
+    // What is published now waits: Redis takes no writes for longer than this test.
+    redis.command("CLIENT PAUSE 100000 WRITE");
+    // Streams of one connection begin in their order: the purge has begun when the request after it is answered.
+    let purge = authorized(ask("PURGE", "/a"));
+    tokio::select! {
+        biased;
+        answer = http2.begin(&purge) => panic!("{}", answer.answer.status),
+        _ = async { (http2.ask(&get("/b")).await, http2.ask(&get("/b")).await) } => {}
+    }
+    let mut control = Connection::open(edge.admin).await;
+    let json = ask("POST", "/purge").field("Content-Type", "application/json").body(r#"{"hosts":["a.test","b.test"]}"#);
+    control.send(&authorized(json).field("Host", &edge.admin.to_string())).await;
+    assert_eq!(edge.control(&get("/livez")).await.status, 200, "the purge before it has begun");
+    drop(control);
+    assert_eq!(edge.control(&get("/livez")).await.status, 200, "and its caller is missed");
+    assert_eq!(lines.with("action=\"purge\"").len(), 0, "neither has been issued");
+    redis.command("CLIENT UNPAUSE");
+    eventually("both are in the audit", || lines.with("action=\"purge\"").len() == 2).await;
+    for what in ["what=\"url a.test/a\"", "what=\"host a.test and 1 more\""] {
+        let line = lines.with(what).pop().expect(what);
+        assert!(line.contains("audit") && line.contains("token=\"cms\"") && line.contains("soft=false"), "{line}");
+    }
+    assert_eq!(edge.metric("edge_purges_total{kind=\"url\"}") + edge.metric("edge_purges_total{kind=\"host\"}"), 3.0);
 }

@@ -8,8 +8,7 @@ use std::sync::{
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Ask, Connection, Edge, Gate, Lines, Page, RedisServer, ask, cacheable, configured, edge, eventually, get, origin,
-    page, reset, within,
+    Edge, Gate, Page, ask, cacheable, configured, edge, eventually, get, origin, page, reset, within,
 };
 
 async fn hit(edge: &Edge, target: &str) -> bool {
@@ -367,46 +366,4 @@ async fn after_an_unsafe_request_nobody_reads_what_was_before() {
         assert_eq!(edge.ask(&ask("POST", "/a").body("new")).await.text(), "changed");
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_purge_goes_on_and_is_in_the_audit_when_its_caller_goes_away() {
-    let (lines, _kept) = Lines::of_this_thread();
-    let (redis, origin) = (RedisServer::start(false).await, origin().await);
-    origin.serve("/a", cacheable("x"));
-    let yaml = format!(
-        "version: 1\nserver: {{ listeners: [ {{ address: \"{{listener}}\" }} ] }}\n\
-         admin: {{ address: \"{{admin}}\", tokens: [ {{ name: cms, value: cms-secret-16byte, allow: [ purge ] }} ] }}\n\
-         log: {{ access: {{ to: none }} }}\nredis: {{ url: \"{}\", timeout: 20s }}\n\
-         upstreams: {{ origin: {{ peers: [ \"{}\" ] }} }}\ncache: {{ test: {{}} }}\n\
-         routes: [ {{ name: pages, match: {{}}, upstream: origin, cache: test }} ]\n",
-        redis.url(),
-        origin.address()
-    );
-    let edge = configured(&yaml).start().await;
-    let http2 = edge.http2().await;
-    let authorized = |ask: Ask| ask.field("Authorization", "Bearer cms-secret-16byte");
-    // What is published now waits: Redis takes no writes for longer than this test.
-    redis.command("CLIENT PAUSE 100000 WRITE");
-    // Streams of one connection begin in their order: the purge has begun when the request after it is answered.
-    let purge = authorized(ask("PURGE", "/a"));
-    tokio::select! {
-        biased;
-        answer = http2.begin(&purge) => panic!("{}", answer.answer.status),
-        _ = async { (http2.ask(&get("/b")).await, http2.ask(&get("/b")).await) } => {}
-    }
-    let mut control = Connection::open(edge.admin).await;
-    let json = ask("POST", "/purge").field("Content-Type", "application/json").body(r#"{"hosts":["a.test","b.test"]}"#);
-    control.send(&authorized(json).field("Host", &edge.admin.to_string())).await;
-    assert_eq!(edge.control(&get("/livez")).await.status, 200, "the purge before it has begun");
-    drop(control);
-    assert_eq!(edge.control(&get("/livez")).await.status, 200, "and its caller is missed");
-    assert_eq!(lines.with("action=\"purge\"").len(), 0, "neither has been issued");
-    redis.command("CLIENT UNPAUSE");
-    eventually("both are in the audit", || lines.with("action=\"purge\"").len() == 2).await;
-    for what in ["what=\"url a.test/a\"", "what=\"host a.test and 1 more\""] {
-        let line = lines.with(what).pop().expect(what);
-        assert!(line.contains("audit") && line.contains("token=\"cms\"") && line.contains("soft=false"), "{line}");
-    }
-    assert_eq!(edge.metric("edge_purges_total{kind=\"url\"}") + edge.metric("edge_purges_total{kind=\"host\"}"), 3.0);
 }
