@@ -145,7 +145,7 @@ impl Fleet {
         Some(members)
     }
 
-    /// How far entry `n` has come, as far as it is known without asking.
+    /// How far an order has come that acts on this node, as far as it is known without asking.
     pub fn acknowledged_here(&self) -> Acknowledged {
         let members = self.known_members();
         let lost = members.lost().map(|member| member.card.id.clone()).collect();

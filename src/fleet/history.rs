@@ -9,7 +9,7 @@ use std::{
 use super::Order;
 
 /// Purges that are remembered, the oldest forgotten first. One costs about 500 bytes.
-pub const PURGES_MAX: usize = 1_000;
+const PURGES_MAX: usize = 1_000;
 
 /// A purge that was applied here.
 #[derive(Debug, Clone, PartialEq, Eq)]

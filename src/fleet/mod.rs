@@ -18,31 +18,21 @@
 //!
 //! A node without Redis is its own fleet: everything here answers at once, and nothing is sent.
 
+mod beat;
 mod config;
+mod cursor;
+mod history;
+mod lease;
+mod log;
+mod member;
+mod node;
 mod order;
-
+mod pending;
+mod publish;
 mod script;
 
-mod cursor;
-
-mod member;
-
-mod node;
-
-mod beat;
-
-mod lease;
-
-mod log;
-
-mod publish;
-
-mod pending;
-
-mod history;
-
 pub use config::{Config, LEASE_MIN, WhenCutOff};
-pub use history::{History, PURGES_MAX, Record};
+pub use history::{History, Record};
 pub use member::{Member, MemberState, Members};
 pub use node::{Acknowledged, Fleet, Issued, Joined, NodeCard, Sink, Standing};
 pub use order::{Order, Url};

@@ -11,18 +11,12 @@ impl Command {
 
     /// A Lua script over keys that lie in one hash slot. Sent whole each time: it is short, and Redis knows it by its hash.
     pub fn script(text: &str, keys: &[&str]) -> Self {
-        Self::new("EVAL").arg(text).arg(keys.len()).args(keys)
+        Self::new("EVAL").arg(text).arg(keys.len()).arg(keys)
     }
 
     #[must_use]
     pub fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
         self.0.arg(value);
-        self
-    }
-
-    #[must_use]
-    pub fn args(mut self, values: &[&str]) -> Self {
-        self.0.arg(values);
         self
     }
 }

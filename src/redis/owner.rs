@@ -90,11 +90,6 @@ impl Redis {
         Self(Arc::new(Owner { config: config.clone(), name: name.to_owned(), purpose, state, changed, up, duration }))
     }
 
-    /// What every key begins with.
-    pub fn prefix(&self) -> &str {
-        &self.0.config.prefix
-    }
-
     /// Asks within the configured time.
     ///
     /// # Errors

@@ -124,14 +124,6 @@ pub struct Place {
     pub variants_max: usize,
 }
 
-/// What a purge did here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Purged {
-    pub position: Position,
-    /// `None` where too much is stored to count.
-    pub counted: Option<Counted>,
-}
-
 /// Stored responses and the bytes of their bodies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -374,27 +366,18 @@ impl Store {
     }
 
     /// Issues a purge: it holds when this returns. What it took is reclaimed later, by [`reclaim`](Self::reclaim).
-    pub fn apply(&self, order: &PurgeOrder, now: SystemTime) -> Position {
-        let position = self.purges.apply(order, now);
+    pub fn apply(&self, order: &PurgeOrder, now: SystemTime) {
+        self.purges.apply(order, now);
         self.detach_fills(order);
-        position
     }
 
     /// Orders may have been missed: everything that was stored until now, or is on its way, counts as purged.
-    pub fn forget_all(&self) -> Position {
-        let position = self.purges.forget_all();
+    pub fn forget_all(&self) {
+        self.purges.forget_all();
         self.detach_fills(&PurgeOrder { targets: vec![PurgeTarget::All], soft: false });
-        position
     }
 
-    /// Issues a purge as [`apply`](Self::apply) does, and counts what it matched as far as `COUNTED_MAX` goes. Walks the tier: call
-    /// it off the workers.
-    pub fn purge(&self, order: &PurgeOrder, now: SystemTime) -> Purged {
-        let counted = self.count(order);
-        Purged { position: self.apply(order, now), counted }
-    }
-
-    /// What a purge would match. Walks the tier: call it off the workers.
+    /// What a purge would match; `None` where more than `COUNTED_MAX` is stored. Walks the tier: call it off the workers.
     pub fn count(&self, order: &PurgeOrder) -> Option<Counted> {
         if self.memory.usage().1 > COUNTED_MAX {
             return None;
