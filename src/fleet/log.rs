@@ -82,6 +82,10 @@ impl Fleet {
             }
             place.advance(entry);
             drop(place);
+            // An own one is counted where it is issued: it may act long before it has a place.
+            if entry.node != self.card.id {
+                self.count(&entry.order);
+            }
             self.note(&entry.id, &entry.node, entry.at, &entry.order, Some(entry.n));
             self.applied.send_replace(());
         }

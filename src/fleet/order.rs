@@ -60,6 +60,18 @@ impl Order {
         self.urls.len() + self.surrogate_keys.len() + self.prefixes.len() + self.hosts.len() + usize::from(self.all)
     }
 
+    /// How many things it names of each kind, by the words of `edge_purges_total`.
+    pub(super) fn kinds(&self) -> [(&'static str, usize); 5] {
+        let kind = |word| if self.by_client { "unsafe_method" } else { word };
+        [
+            (kind("url"), self.urls.len()),
+            (kind("surrogate_key"), self.surrogate_keys.len()),
+            (kind("prefix"), self.prefixes.len()),
+            (kind("host"), self.hosts.len()),
+            (kind("all"), usize::from(self.all)),
+        ]
+    }
+
     /// Names nothing: the entry with which a log begins.
     pub fn is_empty(&self) -> bool {
         self.targets() == 0

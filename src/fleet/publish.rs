@@ -33,6 +33,12 @@ impl Fleet {
 
     /// Issues an order: when this returns it acts here, under its place in the log if that can be reached.
     pub async fn issue(&self, id: &str, order: &Order, at: SystemTime, sink: &dyn Sink) -> Issued {
+        let issued = self.issue_uncounted(id, order, at, sink).await;
+        self.count(order);
+        issued
+    }
+
+    async fn issue_uncounted(&self, id: &str, order: &Order, at: SystemTime, sink: &dyn Sink) -> Issued {
         let Some(link) = &self.link else {
             sink.apply(order, at);
             self.note(id, &self.card.id, at, order, None);
@@ -55,8 +61,16 @@ impl Fleet {
 
     /// An order that acts here already is told to the others when that is possible.
     pub fn tell(&self, order: Order, at: SystemTime) {
+        self.count(&order);
         if self.link.is_some() {
             self.pending.push(Waiting { id: chance(), order, at });
+        }
+    }
+
+    /// An order is counted once, however often it is applied.
+    pub(super) fn count(&self, order: &Order) {
+        for (kind, count) in order.kinds() {
+            self.metrics.purges.with_label_values(&[kind]).inc_by(count as u64);
         }
     }
 

@@ -159,17 +159,6 @@ fn places(url: &Url) -> impl Iterator<Item = String> {
 
 impl Sink for Edge {
     fn apply(&self, order: &Order, at: SystemTime) {
-        let kinds = [
-            ("url", order.urls.len()),
-            ("surrogate_key", order.surrogate_keys.len()),
-            ("prefix", order.prefixes.len()),
-            ("host", order.hosts.len()),
-            ("all", usize::from(order.all)),
-        ];
-        for (kind, count) in kinds {
-            let kind = if order.by_client { "unsafe_method" } else { kind };
-            self.metrics.purges.with_label_values(&[kind]).inc_by(count as u64);
-        }
         // Another node's clock may be ahead.
         self.store.apply(&self.named(order), at.min(self.clock.now()));
         if !order.by_client && !order.soft {

@@ -156,6 +156,8 @@ async fn an_unsafe_request_to_one_edge_invalidates_on_all() {
     eventually("the other has heard of it", || two.metric("edge_purges_total{kind=\"unsafe_method\"}") == 1.0).await;
     assert!(!two.get("/a").await.is_hit());
     assert_eq!(read(&two, "/purges").await["purges"], Value::Array(Vec::new()), "that is for what operators do");
+    eventually_async("it has come back", async || read(&one, "/fleet").await["position"] == 2).await;
+    assert_eq!(one.metric("edge_purges_total{kind=\"unsafe_method\"}"), 1.0, "what acts at once and comes back is one");
 }
 
 #[tokio::test]
@@ -202,6 +204,7 @@ async fn a_purge_while_redis_is_gone_acts_here_and_is_published_later() {
     assert!(!two.get("/a").await.is_hit());
     let found = read(&one, &format!("/purges/{}", receipt["id"].as_str().expect("a text"))).await;
     assert_eq!(found["position"], 2, "{found}");
+    assert_eq!(one.metric("edge_purges_total{kind=\"url\"}"), 1.0, "what acts before it is published is one");
 }
 
 #[tokio::test]
