@@ -81,6 +81,15 @@ async fn ready(edge: &Edge) {
     eventually_async("it is ready", async || reasons(edge).await.is_empty()).await;
 }
 
+/// Two members, e1 and e2, that are ready.
+async fn two(origin: &Origin, redis: &RedisServer) -> (Edge, Edge) {
+    let start = |id| member(origin, &redis.url(), id, "").start();
+    let (one, two) = (start("e1").await, start("e2").await);
+    ready(&one).await;
+    ready(&two).await;
+    (one, two)
+}
+
 /// A purge that may not be complete.
 async fn purge(edge: &Edge, order: &str) -> (u16, Value) {
     let answer = edge.control(&ask("POST", "/purge").field("Content-Type", "application/json").body(order)).await;
@@ -103,10 +112,7 @@ async fn connected(edge: &Edge, expected: f64) {
 async fn a_purge_on_one_edge_acts_on_all_and_they_say_so() {
     let (redis, origin) = (RedisServer::start(false).await, origin().await);
     origin.serve("/a", cacheable("x").field("Surrogate-Key", "k"));
-    let one = member(&origin, &redis.url(), "e1", "").start().await;
-    let two = member(&origin, &redis.url(), "e2", "").start().await;
-    ready(&one).await;
-    ready(&two).await;
+    let (one, two) = two(&origin, &redis).await;
     for (n, order) in [
         r#"{"urls":["http://a.test/a"],"wait":true}"#,
         r#"{"prefixes":["http://a.test/"],"wait":true}"#,
@@ -146,10 +152,7 @@ async fn a_purge_on_one_edge_acts_on_all_and_they_say_so() {
 async fn an_unsafe_request_to_one_edge_invalidates_on_all() {
     let (redis, origin) = (RedisServer::start(false).await, origin().await);
     origin.serve("/a", cacheable("x"));
-    let one = member(&origin, &redis.url(), "e1", "").start().await;
-    let two = member(&origin, &redis.url(), "e2", "").start().await;
-    ready(&one).await;
-    ready(&two).await;
+    let (one, two) = two(&origin, &redis).await;
     let _ = two.get("/a").await;
     assert!(two.get("/a").await.is_hit());
     assert_eq!(one.ask(&ask("POST", "/a")).await.status, 200);
@@ -185,10 +188,7 @@ async fn a_node_that_is_silent_is_lost_unless_it_serves_nothing_then() {
 async fn a_purge_while_redis_is_gone_acts_here_and_is_published_later() {
     let (mut redis, origin) = (RedisServer::start(true).await, origin().await);
     origin.serve("/a", cacheable("x"));
-    let one = member(&origin, &redis.url(), "e1", "").start().await;
-    let two = member(&origin, &redis.url(), "e2", "").start().await;
-    ready(&one).await;
-    ready(&two).await;
+    let (one, two) = two(&origin, &redis).await;
     let _ = (one.get("/a").await, two.get("/a").await);
     redis.kill();
     let (status, receipt) = purge(&one, r#"{"urls":["http://a.test/a"],"wait":true}"#).await;
@@ -264,10 +264,7 @@ async fn a_node_that_is_cut_off_does_what_it_is_told() {
 async fn a_log_that_was_lost_makes_every_node_forget_what_it_stored() {
     let (redis, origin) = (RedisServer::start(false).await, origin().await);
     origin.serve("/a", cacheable("x"));
-    let one = member(&origin, &redis.url(), "e1", "").start().await;
-    let two = member(&origin, &redis.url(), "e2", "").start().await;
-    ready(&one).await;
-    ready(&two).await;
+    let (one, two) = two(&origin, &redis).await;
     acknowledged(&one, r#"{"all":true,"wait":true}"#).await;
     for loss in ["FLUSHALL", "DEL {eh:purge}:log", "DEL {eh:purge}:epoch", "DEL {eh:purge}:n", "XDEL {eh:purge}:log"] {
         // Both have a place, and something stored that no order names.
@@ -290,10 +287,7 @@ async fn a_log_that_was_lost_makes_every_node_forget_what_it_stored() {
 async fn a_gap_in_the_log_counts_as_a_purge_of_everything() {
     let (redis, origin) = (RedisServer::start(true).await, origin().await);
     origin.serve("/a", cacheable("x"));
-    let one = member(&origin, &redis.url(), "e1", "").start().await;
-    let two = member(&origin, &redis.url(), "e2", "").start().await;
-    ready(&one).await;
-    ready(&two).await;
+    let (one, two) = two(&origin, &redis).await;
     let _ = two.get("/a").await;
     assert!(two.get("/a").await.is_hit());
     let position = read(&one, "/fleet").await["position"].as_u64().expect("a number");
