@@ -26,7 +26,7 @@ pub struct Config {
 pub enum WhenCutOff {
     /// Goes on; a purge is not complete until the node is back.
     Serve,
-    /// Asks the origin before it uses anything stored.
+    /// Asks the origin before it uses anything stored, for each request anew: a fetch that began earlier may bring what was purged since.
     Revalidate,
     /// Answers nothing but 503.
     Stop,

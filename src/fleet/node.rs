@@ -182,7 +182,7 @@ impl Fleet {
     }
 
     /// May what is stored be used without asking the origin? Not before the log was read, and, as `when_cut_off` says, not while
-    /// purges may be unheard of.
+    /// purges may be unheard of. Nor is a fetch then joined that began before the request.
     pub fn is_trusted(&self) -> bool {
         if self.link.is_none() {
             return true;

@@ -169,9 +169,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// Must this request not be answered by a fetch that began before it?
+    /// Must this request not be answered by a fetch that began before it? Where purges may be unheard of, one may have come between.
     fn wants_its_own(&self, wanted: &Wanted) -> bool {
-        wanted.fwd == Fwd::Request || self.request.fields.contains_key(IF_RANGE)
+        wanted.fwd == Fwd::Request || self.request.fields.contains_key(IF_RANGE) || !self.edge.fleet.is_trusted()
     }
 
     /// Runs the fetch and waits for its head; answers itself when the answer is for this client alone.

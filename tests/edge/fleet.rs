@@ -20,8 +20,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::support::{
-    Apart, Ask, Connection, Edge, Lines, Origin, RedisServer, ask, cacheable, configured, edge, edge::Builder,
-    eventually, eventually_async, gate::STUCK, get, origin, reset, within,
+    Apart, Ask, Connection, Edge, Gate, Lines, Origin, RedisServer, ask, cacheable, configured, edge, edge::Builder,
+    eventually, eventually_async, gate::STUCK, get, origin, reset, waiting, within,
 };
 
 /// Short, so that tests see leases lapse; long enough for a busy machine to beat in time.
@@ -502,4 +502,33 @@ async fn a_purge_goes_on_and_is_in_the_audit_when_its_caller_goes_away() {
         assert!(line.contains("audit") && line.contains("token=\"cms\"") && line.contains("soft=false"), "{line}");
     }
     assert_eq!(edge.metric("edge_purges_total{kind=\"url\"}") + edge.metric("edge_purges_total{kind=\"host\"}"), 3.0);
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_joins_no_fetch_unless_it_serves_as_ever() {
+    for (policy, fetches) in [("serve", 1), ("revalidate", 2)] {
+        let (mut redis, origin) = (RedisServer::start(false).await, origin().await);
+        let gate = Gate::closed();
+        origin.serve("/a", cacheable("x").held(&gate));
+        // Who waits does not become a second writer.
+        let one = member(&origin, &redis.url(), "e1", &format!(", when_cut_off: {policy}"));
+        let one = one.policy("collapse: { wait: 1h }").start().await;
+        ready(&one).await;
+        connected(&one, 1.0).await;
+        let (first, second) = tokio::join!(one.get("/a"), async {
+            gate.reached_by(1).await;
+            redis.kill();
+            connected(&one, 0.0).await;
+            // Some other node may have purged it by now.
+            let (answer, ()) = tokio::join!(one.get("/a"), async {
+                match policy {
+                    "serve" => waiting(&one, 1).await,
+                    _ => gate.reached_by(2).await,
+                }
+                gate.open();
+            });
+            answer
+        });
+        assert_eq!((first.status, second.status, origin.hits("/a")), (200, 200, fetches), "{policy}");
+    }
 }
