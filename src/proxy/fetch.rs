@@ -129,12 +129,13 @@ pub async fn fetch(
         match attempt(edge, &lease, fresh, request, payload, interim).await {
             Ok((head, source)) => {
                 let status = head.status.as_u16();
-                lease.peer().observe_first_byte(started.elapsed());
+                let took = started.elapsed();
+                lease.peer().observe_first_byte(took);
                 if tries.again_after_status(&lease, status) {
                     continue;
                 }
                 tries.seen.status = Some(status);
-                tries.seen.took = Some(started.elapsed());
+                tries.seen.took = Some(took);
                 let times = Times { request_time: asked_at, response_time: edge.clock.now() };
                 return Ok(respond(head, times, source, lease, request.timeouts, started, tries.seen));
             }

@@ -55,16 +55,14 @@ fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
     fields
         .get_all(CONNECTION)
         .iter()
+        // What nearly all say names no field.
+        .filter(|value| ![&b"keep-alive"[..], b"close"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word)))
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .take(CONNECTION_NAMES_MAX)
-        .map(str::trim)
-        // `close` is no field, and most others are gone anyway.
-        .filter(|name| {
-            !name.eq_ignore_ascii_case("close") && !HOP_BY_HOP.iter().any(|gone| name.eq_ignore_ascii_case(gone))
-        })
-        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-        .filter(|name| !is_protected(name))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // Those about the connection go when the request does; until then they are read here.
+        .filter(|name| !is_protected(name) && !is_hop_by_hop(name))
         .collect()
 }
 
@@ -146,30 +144,33 @@ pub fn to_origin(fields: &HeaderMap, hop: &Hop<'_>) -> (HeaderMap, Lines) {
     join_cookies(&mut sent);
     let mut lines = Lines::with_capacity(LINES);
     // One more member of a list that may have come with the request; several lines become one.
-    let mut list = |name: HeaderName, member: &[&[u8]]| {
-        let before = fields.get_all(&name).iter().filter(|_| travels(&name)).map(HeaderValue::as_bytes);
-        let before: Vec<&[u8]> = before.flat_map(|line| [line, b", "]).collect();
-        if before.is_empty() { lines.add(&name, member) } else { lines.add(&name, &[&before, member].concat()) }
+    let mut list = |name: &HeaderName, member: &[&[u8]]| {
+        let member = member.iter().copied();
+        if fields.contains_key(name) && travels(name) {
+            let before = fields.get_all(name).iter().flat_map(|line| [line.as_bytes(), b", "]);
+            lines.add(name, before.chain(member));
+        } else {
+            lines.add(name, member);
+        }
     };
     let (scheme, host) = (hop.scheme.as_str().as_bytes(), hop.host.as_bytes());
     // RFC 7239, and its older relations.
-    list(FORWARDED, &[forwarded.as_bytes(), scheme, b";host=\"", host, b"\""]);
+    list(&FORWARDED, &[forwarded.as_bytes(), scheme, b";host=\"", host, b"\""]);
     if let Some(address) = address {
-        list(X_FORWARDED_FOR, &[address.as_bytes()]);
+        list(&X_FORWARDED_FOR, &[address.as_bytes()]);
     }
-    list(VIA, &[via(hop.version).as_bytes()]);
-    list(CDN_LOOP, &[PSEUDONYM.as_bytes()]);
-    lines.add(&X_REQUEST_ID, &[hop.id.as_str().as_bytes()]);
-    let (trace, span) = hop.id.trace();
-    for (name, value) in [
-        (X_FORWARDED_PROTO, &[scheme][..]),
-        (X_FORWARDED_HOST, &[host]),
+    list(&VIA, &[via(hop.version).as_bytes()]);
+    list(&CDN_LOOP, &[PSEUDONYM.as_bytes()]);
+    if !sent.contains_key(X_FORWARDED_PROTO) {
+        lines.add(&X_FORWARDED_PROTO, [scheme]);
+    }
+    if !sent.contains_key(X_FORWARDED_HOST) {
+        lines.add(&X_FORWARDED_HOST, [host]);
+    }
+    lines.add(&X_REQUEST_ID, [hop.id.as_bytes()]);
+    if !sent.contains_key(TRACEPARENT) {
         // W3C Trace Context: version 00, not sampled.
-        (TRACEPARENT, &[b"00-", trace.as_bytes(), b"-", span.as_bytes(), b"-00"]),
-    ] {
-        if !sent.contains_key(&name) {
-            lines.add(&name, value);
-        }
+        lines.add(&TRACEPARENT, [b"00-", hop.id.as_bytes(), b"-", hop.id.span(), b"-00"]);
     }
     (sent, lines)
 }

@@ -61,9 +61,13 @@ impl RequestId {
         HeaderValue::from_bytes(&self.0).expect("hexadecimal digits are a field value")
     }
 
-    /// As W3C Trace Context has it: the trace, and our span of it.
-    pub fn trace(&self) -> (&str, &str) {
-        (self.as_str(), &self.as_str()[16..])
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Our span of the trace, as W3C Trace Context has it: 16 digits.
+    pub fn span(&self) -> &[u8] {
+        &self.0[16..]
     }
 }
 
@@ -77,6 +81,6 @@ mod tests {
         let (one, two) = (ids.next(), ids.next());
         assert_ne!(one, two);
         assert!(one.as_str().bytes().all(|b| b.is_ascii_hexdigit()));
-        assert_eq!(one.trace(), (one.as_str(), &one.as_str()[16..]));
+        assert_eq!(one.span().len(), 16);
     }
 }

@@ -14,7 +14,7 @@ use pingora_core::{
 
 use super::{
     config::Timeouts,
-    idle::{Counted, is_quiet},
+    idle::Counted,
     peer::Peer,
 };
 use crate::wire::io::Timer;
@@ -105,10 +105,10 @@ impl Connector {
         }
     }
 
-    /// Gives a connection back whose exchange ended cleanly on both sides; it is kept idle for at most `keepalive`. One
-    /// that is not given back closes when it is dropped. Call it within the runtime.
+    /// Gives a connection back whose exchange ended cleanly on both sides; it is kept idle for at most `keepalive`, and
+    /// looked at when it is taken again. One that is not given back closes when it is dropped. Call it within the runtime.
     pub fn release(&self, peer: &Peer, mut connection: Connection, keepalive: Duration) {
-        if keepalive.is_zero() || peer.retired() || !is_quiet(&mut connection.stream) {
+        if keepalive.is_zero() || peer.retired() {
             return;
         }
         if let Some(counted) = Counted::new(&self.idle, CONNECTIONS_IDLE_MAX) {

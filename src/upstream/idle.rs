@@ -85,7 +85,7 @@ impl Idle {
 }
 
 /// Has the origin neither closed nor said anything unasked? Costs no system call while the runtime has seen nothing.
-pub(super) fn is_quiet(stream: &mut Stream) -> bool {
+fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0; 1];
     let mut room = ReadBuf::new(&mut byte);
     let mut nobody = Context::from_waker(Waker::noop());

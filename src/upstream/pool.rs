@@ -158,13 +158,13 @@ impl Pool {
     pub fn choose(&self, ask: &Ask<'_>) -> Result<Lease, NoPeer> {
         let peers = self.peers.load();
         // One look at every peer, so that a state that changes meanwhile cannot empty the step it was on.
-        let mut ranks = [NEVER; PEERS_MAX];
-        let panic = rank(&peers, &mut ranks, ask, self.config.panic_percent);
+        let ranks = &mut [NEVER; PEERS_MAX][..peers.len()];
+        let panic = rank(&peers, ranks, ask, self.config.panic_percent);
         let best = ranks.iter().copied().min().unwrap_or(NEVER);
         if best == NEVER {
             return Err(nobody(&peers));
         }
-        let step = peers.iter().zip(&ranks).filter(|(_, rank)| **rank == best).map(|(peer, _)| peer);
+        let step = peers.iter().zip(&*ranks).filter(|(_, rank)| **rank == best).map(|(peer, _)| peer);
         let peer = match (ask.sticky, self.config.balance) {
             (Some(room), _) => balance::rendezvous(step, room),
             (None, Balance::RoundRobin) => balance::round_robin(step, &self.turn),
@@ -304,7 +304,7 @@ impl NoPeer {
 }
 
 /// Puts every peer on its step; whether peers that health took out stand on the first one.
-fn rank(peers: &[Arc<Peer>], ranks: &mut [Rank; PEERS_MAX], ask: &Ask<'_>, panic_percent: u8) -> bool {
+fn rank(peers: &[Arc<Peer>], ranks: &mut [Rank], ask: &Ask<'_>, panic_percent: u8) -> bool {
     let mut standings = [Standing::Closed; PEERS_MAX];
     let (mut open, mut failed, mut open_backups) = (0usize, 0usize, 0usize);
     for (peer, standing) in peers.iter().zip(&mut standings) {

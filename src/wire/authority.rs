@@ -2,6 +2,10 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
+use memchr::memchr;
+
+use super::write::{DIGITS_MAX, decimal};
+
 /// Bytes of a host, more than DNS can name (RFC 1035 section 2.3.4).
 const HOST_MAX: usize = 255;
 
@@ -38,8 +42,8 @@ impl Authority {
                 (format!("[{address}]").into_boxed_str(), port)
             }
             None => {
-                let (name, port) = match text.split_once(':') {
-                    Some((name, port)) => (name, Some(port)),
+                let (name, port) = match memchr(b':', text.as_bytes()) {
+                    Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
                     None => (text, None),
                 };
                 (host_name(name)?, port)
@@ -55,7 +59,7 @@ impl Authority {
         text.push_str(&self.host);
         if let Some(port) = self.port {
             text.push(':');
-            text.push_str(&port.to_string());
+            text.extend(decimal(port.into(), &mut [0; DIGITS_MAX]).iter().map(|digit| char::from(*digit)));
         }
         text
     }

@@ -1,7 +1,5 @@
 //! One field line: name, colon, value (RFC 9112 section 5).
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use memchr::memchr;
@@ -33,11 +31,11 @@ pub(super) struct FieldLines<'a> {
     space: SpaceBeforeColon,
 }
 
-/// One checked name and where its value lies. The bytes of the value are checked when it is made.
+/// One checked name and its value. The bytes of the value are checked when it is made.
 pub(super) struct Field<'a> {
     pub(super) name: HeaderName,
     head: &'a Bytes,
-    value: Range<usize>,
+    value: &'a [u8],
 }
 
 impl<'a> FieldLines<'a> {
@@ -50,25 +48,22 @@ impl<'a> FieldLines<'a> {
 impl<'a> Iterator for FieldLines<'a> {
     type Item = Result<Field<'a>, BadField>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let start = self.at;
-        let line_end = start + memchr(b'\n', &self.head[start..])? - 1;
-        if line_end == start {
+        let rest = &self.head[self.at..];
+        let line_end = memchr(b'\n', rest)? - 1;
+        if line_end == 0 {
             return None;
         }
-        self.at = line_end + 2;
-        Some(split(&self.head[start..line_end], self.space).map(|(name, value)| Field {
-            name,
-            head: self.head,
-            value: start + value.start..start + value.end,
-        }))
+        self.at += line_end + 2;
+        Some(split(&rest[..line_end], self.space).map(|(name, value)| Field { name, head: self.head, value }))
     }
 }
 
-impl Field<'_> {
+impl<'a> Field<'a> {
     /// The value without the whitespace around it, not yet checked.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.head[self.value.clone()]
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.value
     }
 
     /// The value, sharing the bytes of the head.
@@ -76,19 +71,19 @@ impl Field<'_> {
     /// # Errors
     /// A control byte other than tab.
     pub(super) fn value(&self) -> Result<HeaderValue, BadField> {
-        HeaderValue::from_maybe_shared(self.head.slice(self.value.clone())).map_err(|_| BadField::Value)
+        HeaderValue::from_maybe_shared(self.head.slice_ref(self.value)).map_err(|_| BadField::Value)
     }
 }
 
 /// A trailer field line, checked like any other, for a caller that drops it.
 pub(super) fn check_line(line: &[u8]) -> Result<(), BadField> {
     let (_, value) = split(line, SpaceBeforeColon::Refuse)?;
-    HeaderValue::from_bytes(&line[value]).map(drop).map_err(|_| BadField::Value)
+    HeaderValue::from_bytes(value).map(drop).map_err(|_| BadField::Value)
 }
 
+/// `line` without its CRLF into a name and its value.
 #[inline]
-/// `line` without its CRLF into a name and the range of its value.
-fn split(line: &[u8], space: SpaceBeforeColon) -> Result<(HeaderName, Range<usize>), BadField> {
+fn split(line: &[u8], space: SpaceBeforeColon) -> Result<(HeaderName, &[u8]), BadField> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(BadField::Folded);
     }
@@ -101,9 +96,7 @@ fn split(line: &[u8], space: SpaceBeforeColon) -> Result<(HeaderName, Range<usiz
         }
     }
     let name = HeaderName::from_bytes(name).map_err(|_| BadField::Name)?;
-    let start = colon + 1 + line[colon + 1..].iter().take_while(|byte| is_blank(**byte)).count();
-    let value = trim(&line[start..]);
-    Ok((name, start..start + value.len()))
+    Ok((name, trim(&line[colon + 1..])))
 }
 
 /// `text` without optional whitespace (OWS, RFC 9110 section 5.6.3) at both ends.
@@ -149,7 +142,3 @@ const TCHAR: [bool; 256] = {
         byte += 1;
     }
 };
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
-}

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
-use memchr::memchr;
+use memchr::memchr_iter;
 
 use super::{
     error::{BadRequest, BadResponse},
@@ -143,16 +143,10 @@ impl Scan {
     /// however many calls it takes, and what is found does not depend on how many that were: a limit is noticed at the
     /// same byte, and before anything else that is wrong behind it.
     fn end_of_head(&mut self, bytes: &[u8], line_max: usize, limits: &HeadLimits) -> Result<Option<usize>, BadHead> {
-        loop {
-            let line_feed = memchr(b'\n', &bytes[self.searched..]).map(|at| self.searched + at);
-            self.searched = line_feed.map_or(bytes.len(), |at| at + 1);
-            if self.lines == 0 && self.searched > line_max {
-                return Err(BadHead::StartLineTooLong);
-            }
-            if self.searched > limits.header_bytes {
-                return Err(BadHead::TooLarge);
-            }
-            let Some(line_feed) = line_feed else { return Ok(None) };
+        let from = self.searched;
+        for at in memchr_iter(b'\n', &bytes[from..]) {
+            let line_feed = from + at;
+            self.search_to(line_feed + 1, line_max, limits)?;
             if line_feed == self.line_start || bytes[line_feed - 1] != b'\r' {
                 return Err(BadHead::BareLf);
             }
@@ -166,5 +160,19 @@ impl Scan {
             }
             self.line_start = self.searched;
         }
+        self.search_to(bytes.len(), line_max, limits)?;
+        Ok(None)
+    }
+
+    /// Everything before `end` has been searched.
+    fn search_to(&mut self, end: usize, line_max: usize, limits: &HeadLimits) -> Result<(), BadHead> {
+        self.searched = end;
+        if self.lines == 0 && end > line_max {
+            return Err(BadHead::StartLineTooLong);
+        }
+        if end > limits.header_bytes {
+            return Err(BadHead::TooLarge);
+        }
+        Ok(())
     }
 }

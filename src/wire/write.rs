@@ -18,15 +18,13 @@ impl Lines {
 
     /// Adds a line whose value is these parts one after the other. They come from checked values; none says how the
     /// message is framed.
-    pub fn add(&mut self, name: &HeaderName, value: &[&[u8]]) {
+    #[inline]
+    pub fn add<'a>(&mut self, name: &HeaderName, value: impl IntoIterator<Item = &'a [u8]>) {
         debug_assert!(!is_framing(name), "the writer alone frames a message");
-        debug_assert!(
-            !value.concat().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
-            "values are checked before"
-        );
         self.0.extend_from_slice(name.as_str().as_bytes());
         self.0.extend_from_slice(b": ");
         for part in value {
+            debug_assert!(!part.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "values are checked before");
             self.0.extend_from_slice(part);
         }
         self.0.extend_from_slice(b"\r\n");
@@ -120,7 +118,23 @@ fn put(out: &mut BytesMut, pieces: &[&[u8]]) {
 }
 
 fn put_length(out: &mut BytesMut, length: u64) {
-    put(out, &[b"content-length: ", length.to_string().as_bytes(), b"\r\n"]);
+    put(out, &[b"content-length: ", decimal(length, &mut [0; DIGITS_MAX]), b"\r\n"]);
+}
+
+/// Digits of the largest number.
+pub(super) const DIGITS_MAX: usize = 20;
+
+/// `number` in decimal digits, at the end of `room`.
+pub(super) fn decimal(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &[u8] {
+    let mut first = DIGITS_MAX;
+    loop {
+        first -= 1;
+        room[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &room[first..];
+        }
+    }
 }
 
 fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
@@ -170,9 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 9, 10, 65_535, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; DIGITS_MAX]), number.to_string().as_bytes());
+        }
+    }
+
+    #[test]
     fn lines_of_our_own_follow_the_fields() {
         let mut lines = Lines::default();
-        lines.add(&header::VIA, &[b"1.1 ", b"x"]);
+        lines.add(&header::VIA, [&b"1.1 "[..], b"x"]);
         let mut out = BytesMut::new();
         write_request_head(&mut out, &Method::GET, "/a", "b", &fields(&[("x", "y")]), &lines, Framing::Length(1));
         assert_eq!(out, "GET /a HTTP/1.1\r\nhost: b\r\nx: y\r\nvia: 1.1 x\r\ncontent-length: 1\r\n\r\n");
