@@ -158,7 +158,7 @@ impl Exchange<'_> {
         sink: &mut S,
         response: OriginResponse<R>,
         how: Option<How>,
-    ) -> Result<OriginBody<R>, ClientGone> {
+    ) -> Result<Box<OriginBody<R>>, ClientGone> {
         let mut outgoing = response.fields;
         self.note_origin(&response.seen, &outgoing);
         fields::strip_for_client(&mut outgoing);
@@ -174,7 +174,7 @@ impl Exchange<'_> {
         };
         self.send_head(sink, OutgoingHead { status, fields: outgoing, length, close: false }).await?;
         let mut body = response.body;
-        if self.deliver_body(sink, &mut body).await? {
+        if self.deliver_body(sink, &mut *body).await? {
             sink.end().await?;
         }
         Ok(body)

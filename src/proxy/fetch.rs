@@ -76,7 +76,7 @@ pub struct OriginResponse<R = Stream> {
     pub length: Option<u64>,
     pub framing: Framing,
     pub times: Times,
-    pub body: OriginBody<R>,
+    pub body: Box<OriginBody<R>>,
     pub seen: Seen,
 }
 
@@ -257,8 +257,8 @@ async fn attempt(
     interim: &mut impl Interim,
 ) -> Result<(ResponseHead, Source), Failed> {
     let connection = edge.connector.connect(lease.peer(), &request.timeouts, fresh).await.map_err(connect_failed)?;
-    let Connection { stream, timer, reused } = connection;
-    let mut source = Source { stream, timer, buf: BytesMut::new() };
+    let Connection { stream, timer, buf, reused } = connection;
+    let mut source = Source { stream, timer, buf };
     let mut out = outgoing(lease, request, payload.framing.map_or(Framing::None, Framing::Length));
     out.extend(payload.pieces.iter().cloned());
     if let Err(error) = wire::io::write_all(&mut source.stream, &mut out, request.timeouts.between_bytes).await {
@@ -382,7 +382,7 @@ pub fn respond<R>(
         length: head.content_length,
         framing: head.framing,
         times,
-        body: OriginBody {
+        body: Box::new(OriginBody {
             stream: Some(source.stream),
             timer: source.timer,
             buf: source.buf,
@@ -391,7 +391,7 @@ pub fn respond<R>(
             lease,
             timeouts,
             started,
-        },
+        }),
         seen,
     }
 }
@@ -489,7 +489,7 @@ impl OriginBody<Stream> {
         if self.is_reusable()
             && let Some(stream) = self.stream.take()
         {
-            let connection = Connection { stream, timer: self.timer, reused: true };
+            let connection = Connection { stream, timer: self.timer, buf: self.buf, reused: true };
             edge.connector.release(self.lease.peer(), connection, self.timeouts.keepalive);
         }
     }

@@ -22,25 +22,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Fields about one connection only (RFC 9110 7.6.1), and those that a gateway ends. `Proxy` is httpoxy: a CGI origin
-/// would read it as `HTTP_PROXY`.
-const HOP_BY_HOP: [&str; 11] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
-
-/// What an origin says to us alone (contract: HTTP fields).
-const FROM_ORIGIN_TO_US: [&str; 4] = ["surrogate-key", "cache-tag", "cdn-cache-control", "edge-requires"];
-
 /// Names in one `Connection` field that are followed; more is an attack on the cost of removing them.
 const CONNECTION_NAMES_MAX: usize = 16;
 
@@ -52,11 +33,16 @@ fn is_protected(name: &HeaderName) -> bool {
 
 /// The fields that `Connection` names. Rarely any, and then nothing is allocated.
 fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
-    fields
-        .get_all(CONNECTION)
+    let lines = fields.get_all(CONNECTION);
+    let is_usual = |line: &HeaderValue| {
+        let line = line.as_bytes();
+        line.eq_ignore_ascii_case(b"keep-alive") || line.eq_ignore_ascii_case(b"close")
+    };
+    if lines.iter().all(is_usual) {
+        return Vec::new();
+    }
+    lines
         .iter()
-        // What nearly all say names no field.
-        .filter(|value| ![&b"keep-alive"[..], b"close"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word)))
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .take(CONNECTION_NAMES_MAX)
@@ -66,9 +52,28 @@ fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Is this one of [`HOP_BY_HOP`]? By text: cheaper than looking each of them up.
+/// Is this about one connection only (RFC 9110 7.6.1), or something that a gateway ends? `Proxy` is httpoxy: a CGI origin
+/// would read it as `HTTP_PROXY`.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(&name.as_str())
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Does an origin say this to us alone (contract: HTTP fields)?
+fn is_for_us(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "surrogate-key" | "cache-tag" | "cdn-cache-control" | "edge-requires")
 }
 
 /// Removes the fields of a request that its `Connection` names: whoever looks at it then, be it for the route, the key, a
@@ -263,7 +268,7 @@ pub fn from_origin(fields: &mut HeaderMap, received: std::time::SystemTime) {
 
 /// Removes what the origin said to us alone.
 pub fn strip_for_client(fields: &mut HeaderMap) {
-    remove(fields, |name| FROM_ORIGIN_TO_US.contains(&name.as_str()));
+    remove(fields, is_for_us);
 }
 
 /// What every answer says of the way it came.

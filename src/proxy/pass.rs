@@ -157,7 +157,8 @@ impl Exchange<'_> {
         if !uploading && !cut_short && rest.is_reusable() {
             let (_, from, lease) = rest.into_parts();
             if let Some(from) = from {
-                let connection = Connection { stream: from.unsplit(to), timer: Timer::default(), reused: true };
+                let (stream, timer, buf) = (from.unsplit(to), Timer::default(), BytesMut::new());
+                let connection = Connection { stream, timer, buf, reused: true };
                 self.edge.connector.release(lease.peer(), connection, request.timeouts.keepalive);
             }
         }

@@ -6,21 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use pingora_core::{
     ErrorType,
     connectors::{ConnectorOptions, TransportConnector},
     protocols::Stream,
 };
 
-use super::{
-    config::Timeouts,
-    idle::Counted,
-    peer::Peer,
-};
-use crate::wire::io::Timer;
+use super::{config::Timeouts, idle::Counted, peer::Peer};
+use crate::wire::io::{READ_HEAD, Timer};
 
 /// Idle connections that one edge keeps to all peers together; one more is closed instead of kept. Each costs a
-/// descriptor here and one at the origin.
+/// descriptor and a buffer of [`READ_HEAD`] here, and a descriptor at the origin.
 pub const CONNECTIONS_IDLE_MAX: usize = 1024;
 
 /// Makes and keeps connections. One per edge.
@@ -36,6 +33,8 @@ pub struct Connection {
     pub stream: Stream,
     /// Of its reads, for as long as it lives.
     pub timer: Timer,
+    /// What has been read and not yet looked at. Empty between two exchanges; its room is used again.
+    pub buf: BytesMut,
     /// It has carried an exchange before: the origin may have closed it in the very moment.
     pub reused: bool,
 }
@@ -94,7 +93,7 @@ impl Connector {
         match self.dial(peer, timeouts.connect).await {
             Ok(stream) => {
                 peer.observe_connect(start.elapsed());
-                Ok(Connection { stream, timer: Timer::default(), reused: false })
+                Ok(Connection { stream, timer: Timer::default(), buf: BytesMut::new(), reused: false })
             }
             Err(error) => {
                 if error != ConnectError::Exhausted {
@@ -113,6 +112,9 @@ impl Connector {
         }
         if let Some(counted) = Counted::new(&self.idle, CONNECTIONS_IDLE_MAX) {
             connection.reused = true;
+            if connection.buf.capacity() > READ_HEAD {
+                connection.buf = BytesMut::new();
+            }
             peer.idle().put(connection, Instant::now() + keepalive, counted);
         }
     }

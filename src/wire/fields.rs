@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use memchr::memchr;
+use memchr::{Memchr, memchr};
 
 /// Why a line is no field line; requests and responses name it in their own errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub(super) enum SpaceBeforeColon {
 pub(super) struct FieldLines<'a> {
     head: &'a Bytes,
     at: usize,
+    /// Where the lines end, from the first one.
+    ends: Memchr<'a>,
+    first: usize,
     space: SpaceBeforeColon,
 }
 
@@ -41,7 +44,7 @@ pub(super) struct Field<'a> {
 impl<'a> FieldLines<'a> {
     /// `head[at..]` consists of lines that end in CRLF, an empty one last.
     pub(super) fn new(head: &'a Bytes, at: usize, space: SpaceBeforeColon) -> Self {
-        Self { head, at, space }
+        Self { head, at, ends: Memchr::new(b'\n', &head[at..]), first: at, space }
     }
 }
 
@@ -50,13 +53,13 @@ impl<'a> Iterator for FieldLines<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = &self.head[self.at..];
-        let line_end = memchr(b'\n', rest)? - 1;
-        if line_end == 0 {
+        let end = self.first + self.ends.next()?;
+        let line = &self.head[self.at..end - 1];
+        if line.is_empty() {
             return None;
         }
-        self.at += line_end + 2;
-        Some(split(&rest[..line_end], self.space).map(|(name, value)| Field { name, head: self.head, value }))
+        self.at = end + 1;
+        Some(split(line, self.space).map(|(name, value)| Field { name, head: self.head, value }))
     }
 }
 
