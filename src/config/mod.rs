@@ -7,6 +7,8 @@
 
 mod problem;
 
+mod places;
+
 mod units;
 
 mod values;
@@ -34,6 +36,7 @@ mod schema;
 use std::{path::Path, sync::Arc};
 
 pub use environment::{Environment, FixedEnvironment, Machine};
+pub use places::{Places, Spot};
 pub use problem::{Note, Problem, Problems};
 pub use reference::reference_markdown;
 pub use schema::schema;
@@ -55,6 +58,8 @@ pub struct Config {
     pub upstreams: Vec<Arc<upstream::Config>>,
     pub routing: routing::Routing,
     pub log: telemetry::Config,
+    /// Where all of it is written.
+    pub places: Arc<Places>,
 }
 
 /// Who this edge is among its like.

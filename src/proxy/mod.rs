@@ -12,6 +12,7 @@
 //! [`crate::upstream`].
 
 pub mod collapse;
+pub mod decision;
 pub mod deliver;
 pub mod downstream;
 pub mod exchange;

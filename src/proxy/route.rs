@@ -73,6 +73,22 @@ impl Router {
         self.table(asked.host).choose(asked)
     }
 
+    /// The routes before the chosen one, or all where there is none, each with the first key that kept it from being it.
+    pub fn passed_over(&self, asked: &Asked<'_>) -> Vec<(&Route, Condition)> {
+        let table = self.table(asked.host);
+        let candidates = table.candidates(asked);
+        let mut passed = Vec::new();
+        for (at, choice) in table.choices.iter().enumerate() {
+            let condition = match candidates.binary_search(&at) {
+                Ok(_) => mismatch(&choice.route.matches, asked),
+                Err(_) => Some(Condition::Path),
+            };
+            let Some(condition) = condition else { break };
+            passed.push((&*choice.route, condition));
+        }
+        passed
+    }
+
     /// Metrics of requests that no route takes.
     pub fn unmatched(&self) -> &Arc<RouteMetrics> {
         &self.unmatched
@@ -126,11 +142,17 @@ impl Table {
         table
     }
 
-    fn choose(&self, asked: &Asked<'_>) -> Option<&Choice> {
+    /// The routes whose path the request has, in order.
+    fn candidates(&self, asked: &Asked<'_>) -> Vec<usize> {
         let mut candidates = self.anywhere.clone();
         self.tree.collect(asked.path.strip_prefix('/'), &mut candidates);
         candidates.sort_unstable();
-        candidates.into_iter().map(|at| &self.choices[at]).find(|choice| matches(&choice.route.matches, asked))
+        candidates
+    }
+
+    fn choose(&self, asked: &Asked<'_>) -> Option<&Choice> {
+        let mut candidates = self.candidates(asked).into_iter().map(|at| &self.choices[at]);
+        candidates.find(|choice| mismatch(&choice.route.matches, asked).is_none())
     }
 }
 
@@ -195,20 +217,67 @@ impl Hasher for Fnv {
     }
 }
 
-/// Everything of `match` but the path, which the tree has already answered.
-fn matches(rule: &Match, asked: &Asked<'_>) -> bool {
-    (rule.methods.is_empty() || rule.methods.contains(asked.method))
-        && (rule.hosts.is_empty()
-            || asked.host.is_some_and(|host| rule.hosts.iter().any(|rule| host_matches(rule, host))))
-        && rule.scheme.is_none_or(|scheme| scheme == asked.scheme)
-        && (rule.client_ip.is_empty()
-            || asked.client_ip.is_some_and(|ip| rule.client_ip.iter().any(|net| net.contains(&ip))))
-        && (rule.listeners.is_empty() || rule.listeners.iter().any(|listener| listener == asked.listener))
-        && rule.headers.iter().all(|(name, patterns)| {
-            any_value(patterns, asked.fields.get_all(name).iter().filter_map(|value| value.to_str().ok()))
-        })
-        && rule.query.iter().all(|(name, patterns)| any_value(patterns, query_values(asked.query, name)))
-        && rule.cookies.iter().all(|(name, patterns)| any_value(patterns, cookie_values(asked.fields, name)))
+/// A key of `match` that a request does not meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    Path,
+    Methods,
+    Host,
+    Scheme,
+    ClientIp,
+    Listener,
+    /// Which one of the route's.
+    Header(usize),
+    Query(usize),
+    Cookie(usize),
+}
+
+impl Condition {
+    /// The key, as `match.headers.x-a`.
+    pub fn key(self, rule: &Match) -> String {
+        match self {
+            Self::Path => "match.path".to_owned(),
+            Self::Methods => "match.methods".to_owned(),
+            Self::Host => "match.host".to_owned(),
+            Self::Scheme => "match.scheme".to_owned(),
+            Self::ClientIp => "match.client_ip".to_owned(),
+            Self::Listener => "match.listener".to_owned(),
+            Self::Header(at) => format!("match.headers.{}", rule.headers[at].0),
+            Self::Query(at) => format!("match.query.{}", rule.query[at].0),
+            Self::Cookie(at) => format!("match.cookies.{}", rule.cookies[at].0),
+        }
+    }
+}
+
+/// The first key of `match`, but the path, which the tree has already answered, that the request does not meet.
+fn mismatch(rule: &Match, asked: &Asked<'_>) -> Option<Condition> {
+    if !rule.methods.is_empty() && !rule.methods.contains(asked.method) {
+        return Some(Condition::Methods);
+    }
+    if !rule.hosts.is_empty() && !asked.host.is_some_and(|host| rule.hosts.iter().any(|rule| host_matches(rule, host)))
+    {
+        return Some(Condition::Host);
+    }
+    if rule.scheme.is_some_and(|scheme| scheme != asked.scheme) {
+        return Some(Condition::Scheme);
+    }
+    if !rule.client_ip.is_empty()
+        && !asked.client_ip.is_some_and(|ip| rule.client_ip.iter().any(|net| net.contains(&ip)))
+    {
+        return Some(Condition::ClientIp);
+    }
+    if !rule.listeners.is_empty() && !rule.listeners.iter().any(|listener| listener == asked.listener) {
+        return Some(Condition::Listener);
+    }
+    let header = |(name, patterns): &(http::HeaderName, Vec<ValuePattern>)| {
+        !any_value(patterns, asked.fields.get_all(name).iter().filter_map(|value| value.to_str().ok()))
+    };
+    let query = |(name, patterns): &(String, Vec<ValuePattern>)| !any_value(patterns, query_values(asked.query, name));
+    let cookie =
+        |(name, patterns): &(String, Vec<ValuePattern>)| !any_value(patterns, cookie_values(asked.fields, name));
+    let headers = || rule.headers.iter().position(header).map(Condition::Header);
+    let queries = || rule.query.iter().position(query).map(Condition::Query);
+    headers().or_else(queries).or_else(|| rule.cookies.iter().position(cookie).map(Condition::Cookie))
 }
 
 fn host_matches(rule: &HostPattern, host: &str) -> bool {
@@ -404,27 +473,25 @@ mod tests {
             ..Match::default()
         };
         let asked = |fields: &HeaderMap, query: Option<&str>| {
-            matches(
-                &rule,
-                &Asked {
-                    method: &Method::GET,
-                    scheme: Scheme::Http,
-                    host: None,
-                    path: "/",
-                    query,
-                    fields,
-                    client_ip: None,
-                    listener: "",
-                },
-            )
+            let asked = Asked {
+                method: &Method::GET,
+                scheme: Scheme::Http,
+                host: None,
+                path: "/",
+                query,
+                fields,
+                client_ip: None,
+                listener: "",
+            };
+            mismatch(&rule, &asked).map(|condition| condition.key(&rule))
         };
         let mut fields = HeaderMap::new();
         fields.insert("x-a", http::HeaderValue::from_static("v1"));
         fields.insert("cookie", http::HeaderValue::from_static("b=2; c=1"));
-        assert!(asked(&fields, None));
-        assert!(!asked(&fields, Some("q=1")));
+        assert_eq!(asked(&fields, None), None);
+        assert_eq!(asked(&fields, Some("q=1")).as_deref(), Some("match.query.q"));
         fields.remove("cookie");
-        assert!(!asked(&fields, None));
+        assert_eq!(asked(&fields, None).as_deref(), Some("match.cookies.c"));
     }
 
     #[test]

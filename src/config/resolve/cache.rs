@@ -32,6 +32,7 @@ impl Policies {
         for (name, own) in value.map() {
             let Some(own) = own.fields() else { continue };
             let fields = extended(name, own, value, resolver);
+            resolver.places.policy(&own.at.path, &fields);
             let policy = Arc::new(policy(name, &fields, resolver));
             policies.insert(name.clone(), (fields, policy));
         }
@@ -61,7 +62,9 @@ impl Policies {
             let at = &own.get("extends").at;
             resolver.problem(at, "found extends beside use, expected the key left out: use names the policy", None);
         }
-        Some(Arc::new(self::policy(text, &own.over(base), resolver)))
+        let fields = own.over(base);
+        resolver.places.policy(&value.at.path, &fields);
+        Some(Arc::new(self::policy(text, &fields, resolver)))
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     Config,
     checked::{Checked, Fields},
     environment::Environment,
+    places::Places,
     problem::{At, Report, did_you_mean},
 };
 use crate::upstream;
@@ -23,10 +24,11 @@ struct Resolver<'a> {
     report: &'a mut Report,
     environment: &'a dyn Environment,
     no_files: bool,
+    places: Places,
 }
 
 pub(super) fn resolve(root: &Fields, environment: &dyn Environment, no_files: bool, report: &mut Report) -> Config {
-    let mut resolver = Resolver { report, environment, no_files };
+    let mut resolver = Resolver { report, environment, no_files, places: Places::new(root) };
     let resolver = &mut resolver;
     let node = operations::node(root.get("node"), resolver);
     let server = server::server(root.get("server"), resolver);
@@ -47,10 +49,17 @@ pub(super) fn resolve(root: &Fields, environment: &dyn Environment, no_files: bo
         upstreams: upstreams.all(),
         routing,
         log: operations::log(root.get("log"), resolver),
+        places: Arc::new(resolver.places()),
     }
 }
 
 impl Resolver<'_> {
+    fn places(&mut self) -> Places {
+        let mut places = std::mem::take(&mut self.places);
+        places.name_files(self.report);
+        places
+    }
+
     fn problem(&mut self, at: &At, message: impl Into<String>, hint: Option<String>) {
         self.report.problem(at, message, hint);
     }

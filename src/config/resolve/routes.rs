@@ -102,6 +102,7 @@ fn route(fields: &Fields, named: &Named<'_>, resolver: &mut Resolver<'_>) -> Opt
     let limits = fields.fields("limits");
     let (timeouts, retries) = (put_over("timeouts"), put_over("retries"));
     let name = fields.text("name")?.to_owned();
+    resolver.places.route(&name, &fields.at, fields.get("cache"));
     Some(Route {
         metrics: fields.text("metrics").unwrap_or(&name).to_owned(),
         name,
