@@ -32,6 +32,7 @@ use crate::{
     admin::{self, PeerCommand, Readiness, SetStateError, UpstreamView},
     clock::Clock,
     config::Loaded,
+    explain::{self, Ask, Scene},
     fleet::{self, Fleet, Joined, NodeCard, Standing, WhenCutOff},
     front::{App, Connections, Front, ListenAddress, TlsError},
     proxy::{
@@ -199,7 +200,8 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     let parts = admin::Parts {
         metrics: Arc::new(edge.metrics.clone()),
         purge: Arc::clone(&control) as Arc<dyn admin::Purge>,
-        upstreams: control,
+        upstreams: Arc::clone(&control) as Arc<dyn admin::Upstreams>,
+        explain: control,
         readiness: Arc::clone(&readiness),
         config: admin_config,
         node,
@@ -471,6 +473,24 @@ impl admin::Upstreams for Control {
             PeerCommand::Down => upstream::Admin::Down,
         });
         Ok(())
+    }
+}
+
+impl admin::Explain for Control {
+    fn explain(&self, question: &admin::Question) -> Result<serde_json::Value, String> {
+        let (edge, snapshot) = (&self.edge, self.edge.snapshot.load());
+        let scene = Scene {
+            config: &snapshot.config,
+            router: &snapshot.router,
+            hash: &snapshot.hash,
+            object_max: edge.store.object_max(),
+            seed: edge.store.seed(),
+        };
+        let admin::Question { url, method, headers } = question.clone();
+        let ask = Ask { url, method, headers };
+        let explanation =
+            explain::live(scene, &edge.store, &ask, edge.clock.now()).map_err(|error| error.to_string())?;
+        serde_json::to_value(explanation).map_err(|error| error.to_string())
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`upstream`]: pools of peers, health, choice.
 //! - [`proxy`]: one `Exchange` walks the steps of a request.
 //! - [`front`]: the front door: listeners, HTTP/1.1 and HTTP/2 loops, the tunnel.
+//! - [`explain`]: why, in words: of a request offline, and of a URL on a node.
 //! - [`admin`]: the control listener.
 //! - [`telemetry`]: metrics, access record, diagnostics.
 //! - [`app`]: assembly and lifecycle; [`cli`]: the commands; [`clock`]: the only reader of time.
@@ -20,6 +21,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod explain;
 pub mod fleet;
 pub mod front;
 pub mod proxy;

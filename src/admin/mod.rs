@@ -5,6 +5,7 @@
 //! soon as one is configured, and what changes something also must come from where it claims to (`guard`).
 
 mod config;
+mod explain;
 mod guard;
 mod parts;
 mod probes;
@@ -15,7 +16,7 @@ mod upstreams;
 
 pub use config::{Config, Right, Token};
 pub use parts::{
-    FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt, PurgeRefusal,
-    PurgeRequest, PurgeUrl, PurgeView, Readiness, SetStateError, Unreachable, UnreadyReason, UpstreamView, Upstreams,
+    Explain, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt, PurgeRefusal,
+    PurgeRequest, PurgeUrl, PurgeView, Question, Readiness, SetStateError, Unreachable, UnreadyReason, UpstreamView, Upstreams,
 };
 pub use server::{Listener, bind, serve};

@@ -20,6 +20,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub purge: Arc<dyn Purge>,
     pub upstreams: Arc<dyn Upstreams>,
+    pub explain: Arc<dyn Explain>,
     pub readiness: Arc<Readiness>,
     pub config: Config,
     /// The node's id.
@@ -246,6 +247,25 @@ pub enum SetStateError {
     NoUpstream(String),
     #[error("upstream `{upstream}` has no peer `{peer}`; GET /upstreams lists those that exist")]
     NoPeer { upstream: String, peer: String },
+}
+
+/// Whoever can say what a request would get now, and why.
+pub trait Explain: Send + Sync {
+    /// The explanation as JSON.
+    ///
+    /// # Errors
+    /// Why there is no such request.
+    fn explain(&self, question: &Question) -> Result<serde_json::Value, String>;
+}
+
+/// `GET /explain`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Absolute.
+    pub url: String,
+    pub method: http::Method,
+    /// `Name: value`
+    pub headers: Vec<String>,
 }
 
 /// Is this node fit to be sent traffic? About the node alone: upstreams are asked apart.

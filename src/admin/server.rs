@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Parts, guard, probes, problem::Problem, purge, upstreams};
+use super::{Parts, explain, guard, probes, problem::Problem, purge, upstreams};
 use crate::front::ListenAddress;
 
 /// Connections at once; a fleet of scrapers, probes and publishers needs some dozens. Over it new ones wait.
@@ -39,7 +39,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every path with what it is for, as a request for an unknown one is told.
-const ENDPOINTS: [&str; 10] = [
+const ENDPOINTS: [&str; 11] = [
     "GET /livez",
     "GET /readyz",
     "GET /healthz",
@@ -50,6 +50,7 @@ const ENDPOINTS: [&str; 10] = [
     "GET /purges",
     "GET /purges/{id}",
     "GET /fleet",
+    "GET /explain?url=&method=",
 ];
 
 /// The bound control listener.
@@ -175,6 +176,7 @@ fn router(parts: Parts, unix: bool) -> Router {
         .route("/purges", get(purge::list))
         .route("/purges/{id}", get(purge::find))
         .route("/fleet", get(purge::fleet))
+        .route("/explain", get(explain::explain))
         .route("/metrics", get(metrics))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))

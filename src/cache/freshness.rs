@@ -144,7 +144,7 @@ impl StatusTtl {
 }
 
 /// RFC 9111 4.2.3: what the age was when the response was received.
-pub(super) fn corrected_initial_age(fields: &HeaderMap, times: Times) -> Duration {
+pub fn corrected_initial_age(fields: &HeaderMap, times: Times) -> Duration {
     let response_delay = times.response_time.duration_since(times.request_time).unwrap_or_default();
     let apparent_age = date::field(fields, &header::DATE).map_or(Duration::ZERO, |date| {
         Duration::from_secs(date::seconds(times.response_time).saturating_sub(date::seconds(date)))

@@ -44,7 +44,7 @@ mod vary;
 pub use browser::set_browser_ttl;
 pub use conditional::{Precondition, evaluate, not_modified_fields};
 pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
-pub use freshness::{Lifetime, LifetimeSource, Times};
+pub use freshness::{Lifetime, LifetimeSource, Times, corrected_initial_age};
 pub use invalidate::{Target, invalidated, is_safe};
 pub use key::{Key, bypass, forwarded_cookies, forwarded_query, keyed_query, refreshes, url_hash};
 pub use language::preferred;

@@ -82,6 +82,21 @@ impl Reuse {
     }
 }
 
+/// Why the answer of the origin will be for this client alone, where nothing stored answers. `validating`: something
+/// stored is to be validated, which is everybody's.
+pub fn alone(request: &RequestView<'_>, directives: &RequestDirectives, validating: bool) -> Option<Reason> {
+    if directives.no_store {
+        Some(Reason::RequestNoStore)
+    } else if request.method == Method::HEAD {
+        Some(Reason::Method)
+    } else if request.fields.contains_key(header::RANGE) && !validating {
+        // The whole is fetched only where no range was asked for.
+        Some(Reason::Partial)
+    } else {
+        None
+    }
+}
+
 /// Why nothing may be stored of this response although its head is storable: what came with the request, or how the
 /// body comes. `sent`: the fields of the request as the origin saw it.
 ///

@@ -86,6 +86,23 @@ impl VariantKey {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// For people and records: `name=value`, `name absent`, and `name not shown` where the value is somebody's secret.
+    pub fn shown(&self) -> impl Iterator<Item = String> {
+        let text = String::from_utf8_lossy(&self.0).into_owned();
+        let lines: Vec<_> = text.lines().map(shown).collect();
+        lines.into_iter()
+    }
+}
+
+/// A line of [`canonical`], without secrets.
+fn shown(line: &str) -> String {
+    let secret = [header::COOKIE, header::AUTHORIZATION, header::PROXY_AUTHORIZATION];
+    match line.split_once('=') {
+        Some((name, _)) if secret.iter().any(|secret| secret == name) => format!("{name} not shown"),
+        Some((name, value)) => format!("{name}={}", value.trim_end_matches(',')),
+        None => format!("{} absent", line.trim_end_matches('!')),
+    }
 }
 
 /// Writes `name=value` or, for an absent field, `name!`, each ended by a line feed, which no field value can hold.

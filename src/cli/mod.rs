@@ -4,6 +4,7 @@
 
 mod check;
 mod control;
+mod explain;
 mod healthcheck;
 mod purge;
 mod run;
@@ -13,7 +14,7 @@ use std::{ffi::OsString, io, process::ExitCode};
 
 use clap::Parser;
 
-use crate::config::Machine;
+use crate::{clock::Clock, config::Machine};
 
 /// Where the token is, when no `--token-file` names another place.
 const TOKEN_ENV: &str = "EDUHAM_EDGE_TOKEN";
@@ -34,6 +35,7 @@ enum Command {
     Run(run::Args),
     /// Is a configuration right?
     Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
     /// Print the JSON Schema of the configuration
     Schema,
     Purge(purge::Args),
@@ -62,6 +64,10 @@ pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
     };
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match cli.command {
         Command::Check(args) => check::check(&args, &Machine, &mut io::stdout()).map_err(Into::into),
+        Command::Explain(args) => {
+            let now = Clock::system().now();
+            explain::explain(&args, &Machine, now, &mut io::stdout()).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Command::Schema => schema::schema(&mut io::stdout()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Purge(args) => purge::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What an origin's head may weigh: more than a client's, since it carries surrogate keys and cookies.
-const ORIGIN_HEAD: HeadLimits = HeadLimits {
+pub const ORIGIN_HEAD: HeadLimits = HeadLimits {
     header_bytes: 64 * 1024,
     header_count: 200,
     target_bytes: 0,

@@ -216,6 +216,22 @@ impl Store {
         }
     }
 
+    /// Every variant under a key, and when a soft purge expired it. For people who ask.
+    pub fn variants(&self, key: &Key) -> Vec<Found> {
+        let family = self.memory.family(key.hash());
+        let variants = family.iter().flat_map(|family| &family.variants);
+        let of_key = variants.filter(|stored| stored.key.text() == key.text());
+        let found = of_key.filter_map(|stored| {
+            let soft_purged = match self.verdict(stored) {
+                PurgeVerdict::Untouched => None,
+                PurgeVerdict::Soft(at) => Some(at),
+                PurgeVerdict::Hard => return None,
+            };
+            Some(Found { stored: Arc::clone(stored), soft_purged })
+        });
+        found.collect()
+    }
+
     fn verdict(&self, stored: &Stored) -> PurgeVerdict {
         let position = self.purges.position();
         if stored.checked.load(Ordering::Acquire) == position {

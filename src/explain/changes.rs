@@ -1,0 +1,348 @@
+//! What would change a refusal: a key of the configuration, a field of the origin's response, a field of the request.
+
+use std::{fmt, time::Duration};
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use serde::Serialize;
+
+use super::Scene;
+use crate::{
+    cache::{Glob, Meta, Policy, Reason, ResponseDirectives},
+    config::Spot,
+};
+
+const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
+/// An example of a lifetime; what is right is the operator's to say.
+const EXAMPLE: Duration = Duration::from_secs(60);
+
+/// One change that lets the refusal fall. It may uncover another reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    pub of: Party,
+    /// A key of the configuration, or the name of a field; `status` for the response's status.
+    pub key: String,
+    /// Its new value; none: it is taken away.
+    pub to: Option<String>,
+    /// Where the key is, in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Spot>,
+    /// What else it means.
+    pub note: &'static str,
+}
+
+/// Who would have to change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Party {
+    Config,
+    Origin,
+    Client,
+}
+
+/// What a refusal was about.
+pub(super) struct Facts<'a> {
+    pub(super) scene: Scene<'a>,
+    pub(super) route: &'a str,
+    pub(super) policy: &'a Policy,
+    pub(super) request: &'a HeaderMap,
+    pub(super) query: Option<&'a str>,
+    pub(super) status: StatusCode,
+    /// The response's, as it came or as it is stored.
+    pub(super) response: &'a HeaderMap,
+    pub(super) length: Option<u64>,
+    /// Its age then.
+    pub(super) age: Duration,
+    /// How long it has been expired.
+    pub(super) expired: Duration,
+}
+
+impl<'a> Facts<'a> {
+    /// Before there is a response.
+    pub(super) fn of_request(
+        scene: Scene<'a>,
+        route: &'a str,
+        policy: &'a Policy,
+        request: &'a HeaderMap,
+        query: Option<&'a str>,
+        nothing: &'a HeaderMap,
+    ) -> Self {
+        let (age, expired) = (Duration::ZERO, Duration::ZERO);
+        Self {
+            scene,
+            route,
+            policy,
+            request,
+            query,
+            status: StatusCode::OK,
+            response: nothing,
+            length: None,
+            age,
+            expired,
+        }
+    }
+
+    fn config(&self, key: &str, to: impl Into<String>, note: &'static str) -> Change {
+        let place = self.scene.config.places.of_policy(self.route, key);
+        let key = place.as_ref().map_or_else(|| key.to_owned(), |spot| spot.key.clone());
+        Change { of: Party::Config, key, to: Some(to.into()), place, note }
+    }
+
+    /// The field whose directives count (RFC 9213 2.2).
+    fn cache_control(&self) -> HeaderName {
+        match ResponseDirectives::targeted(self.response) {
+            Some(_) => HeaderName::from_static(CDN_CACHE_CONTROL),
+            None => header::CACHE_CONTROL,
+        }
+    }
+
+    fn directives(&self) -> ResponseDirectives {
+        ResponseDirectives::targeted(self.response).unwrap_or_else(|| ResponseDirectives::parse(self.response))
+    }
+
+    /// The origin's directives without some, and with others; a lifetime where there would be none.
+    fn directives_changed(&self, without: &[&str], with: &[String], note: &'static str) -> Change {
+        let name = self.cache_control();
+        let mut members = members(self.response, &name);
+        members.retain(|member| !without.iter().any(|gone| word(member).eq_ignore_ascii_case(gone)));
+        for added in with {
+            members.retain(|member| !word(member).eq_ignore_ascii_case(word(added)));
+            members.push(added.clone());
+        }
+        let says_how_long =
+            |member: &String| ["max-age", "s-maxage"].iter().any(|name| word(member).eq_ignore_ascii_case(name));
+        let expires = name == header::CACHE_CONTROL && self.response.contains_key(header::EXPIRES);
+        if !members.iter().any(says_how_long) && !expires {
+            members.push(max_age("max-age", EXAMPLE));
+        }
+        origin(name.as_str(), Some(members.join(", ")), note)
+    }
+
+    /// A lifetime that the age has not reached, by the directive that counts.
+    fn longer(&self) -> Change {
+        let counts = if self.directives().s_maxage.is_some() { "s-maxage" } else { "max-age" };
+        self.directives_changed(&[], &[max_age(counts, self.age + EXAMPLE)], "longer than its age")
+    }
+}
+
+/// What would let `reason` fall.
+pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
+    let policy = facts.policy;
+    let ignore_client = || facts.config("client_directives", "ignore", "no client's Cache-Control counts then");
+    let client_directive = |name: &str| {
+        let left = members(facts.request, &header::CACHE_CONTROL);
+        let left: Vec<_> = left.into_iter().filter(|member| !word(member).eq_ignore_ascii_case(name)).collect();
+        let to = (!left.is_empty()).then(|| left.join(", "));
+        let by_pragma = !facts.request.contains_key(header::CACHE_CONTROL);
+        client(if by_pragma { "pragma" } else { "cache-control" }, to, "")
+    };
+    match reason {
+        Reason::Method => vec![client("method", Some("GET".to_owned()), "what other methods get is not stored")],
+        Reason::BypassCookie => vec![
+            facts.config("bypass.cookies", without(&policy.bypass.cookies, &cookie_names(facts.request)), ""),
+            client("cookie", None, ""),
+        ],
+        Reason::BypassHeader => {
+            let names: Vec<_> = facts.request.keys().map(|name| name.as_str().to_owned()).collect();
+            let named = |name: &String| policy.bypass.headers.iter().any(|glob| glob.matches(name));
+            let name = names.iter().find(|name| named(name)).cloned().unwrap_or_default();
+            vec![facts.config("bypass.headers", without(&policy.bypass.headers, &names), ""), client(&name, None, "")]
+        }
+        Reason::BypassQuery => {
+            let names: Vec<_> = facts
+                .query
+                .into_iter()
+                .flat_map(|query| query.split('&'))
+                .map(|parameter| parameter.split('=').next().unwrap_or_default().to_owned())
+                .collect();
+            vec![facts.config("bypass.query", without(&policy.bypass.query, &names), "")]
+        }
+        Reason::RequestNoStore => vec![ignore_client(), client_directive("no-store")],
+        Reason::RequestNoCache => vec![ignore_client(), client_directive("no-cache")],
+        Reason::RequestMaxAge => vec![ignore_client(), client_directive("max-age")],
+        Reason::RequestMinFresh => vec![ignore_client(), client_directive("min-fresh")],
+        Reason::OnlyIfCached => vec![ignore_client(), client_directive("only-if-cached")],
+        Reason::Interim | Reason::Conditional => {
+            vec![origin("status", Some("200".to_owned()), "a final answer that stands by itself")]
+        }
+        Reason::Partial => match facts.request.contains_key(header::RANGE) {
+            true => vec![client("range", None, "the whole is stored and answers ranges later")],
+            false => vec![origin("status", Some("200".to_owned()), "the whole, where no range was asked for")],
+        },
+        Reason::Status => match facts.status.as_u16() {
+            428 | 429 | 431 | 511 => vec![origin("status", Some("200".to_owned()), "this status is never stored")],
+            code => vec![
+                facts.config("status_ttl", status_ttl(policy, code), "how long such an answer is fresh"),
+                facts.directives_changed(&[], &[], ""),
+            ],
+        },
+        Reason::MustUnderstand => {
+            vec![facts.directives_changed(&["must-understand", "no-store"], &[], "the status is not known here")]
+        }
+        Reason::NoStore => vec![facts.directives_changed(&["no-store"], &[], "")],
+        Reason::Private => vec![facts.directives_changed(&["private"], &[], "then everybody may get this answer")],
+        Reason::Authorization => vec![
+            facts.directives_changed(&[], &["public".to_owned()], "then everybody may get this answer"),
+            client("authorization", None, ""),
+        ],
+        Reason::SetCookie => vec![
+            facts.config("set_cookie", "store", "everybody gets this cookie then"),
+            origin("set-cookie", None, "set it on another answer"),
+        ],
+        Reason::EdgeRequires => vec![origin("edge-requires", None, "then everybody may get this answer")],
+        Reason::VaryStar => vec![origin("vary", None, "or the names of the fields that matter")],
+        Reason::NoFreshness => vec![
+            facts.config("default_ttl", seconds(EXAMPLE), "how long answers are fresh where the origin is silent"),
+            facts.directives_changed(&[], &[], ""),
+            origin("etag", Some("\"1\"".to_owned()), "a validator: stored, and asked about each time"),
+        ],
+        Reason::ExpiredOnArrival => vec![
+            facts.config("force_ttl", seconds(EXAMPLE), "counts from receipt, whatever age it had"),
+            facts.longer(),
+        ],
+        Reason::SurrogateKeys => ["surrogate-key", "cache-tag"]
+            .into_iter()
+            .filter(|name| facts.response.contains_key(*name))
+            .map(|name| origin(name, None, "or at most 256 keys of at most 256 bytes, 16 KiB together"))
+            .collect(),
+        Reason::CookieForwarded => vec![
+            facts.directives_changed(&[], &[], "the origin says so: it does not hang on the cookie"),
+            client("cookie", None, ""),
+        ],
+        Reason::CloseDelimited => {
+            vec![origin("content-length", Some(facts.length.unwrap_or(0).to_string()), "or chunked")]
+        }
+        Reason::RequestBody => vec![client("content-length", None, "a GET without a body")],
+        Reason::TooLarge => {
+            let mut changes = Vec::new();
+            let length = facts.length.unwrap_or_default();
+            if policy.object_max.is_some_and(|max| length > max) {
+                changes.push(facts.config("object_max", length.to_string(), ""));
+            }
+            if length > facts.scene.object_max {
+                let place = facts.scene.config.places.key("store.memory.object_max");
+                changes.push(Change {
+                    of: Party::Config,
+                    key: place.key.clone(),
+                    to: Some(length.to_string()),
+                    place: Some(place),
+                    note: "at most store.memory.size",
+                });
+            }
+            changes
+        }
+        Reason::Stale | Reason::Purged => {
+            let mut changes = vec![facts.config(
+                "stale_while_revalidate",
+                seconds(facts.expired + EXAMPLE),
+                "answered stale at once, and validated behind",
+            )];
+            if reason == Reason::Stale {
+                changes.push(facts.config("force_ttl", seconds(facts.age + EXAMPLE), ""));
+                changes.push(facts.longer());
+            }
+            changes
+        }
+        Reason::NoCache => vec![facts.directives_changed(&["no-cache"], &[], "")],
+        Reason::MustRevalidate => {
+            vec![facts.config("force_ttl", seconds(facts.age + EXAMPLE), ""), facts.longer()]
+        }
+        Reason::ValidatorMismatch => vec![origin("etag", None, "the validator of what it answered 304 about")],
+    }
+}
+
+/// What would keep a stored response past its time.
+pub(super) fn outlived(facts: &Facts<'_>) -> Vec<Change> {
+    vec![facts.config("keep", seconds(facts.age + EXAMPLE), "kept to be validated"), facts.longer()]
+}
+
+/// The facts of a response at an age.
+pub(super) fn facts_of<'a>(request: Facts<'a>, meta: &'a Meta, now: std::time::SystemTime) -> Facts<'a> {
+    let expired = Duration::from_secs(meta.ttl(now).min(0).unsigned_abs());
+    Facts { status: meta.status, response: &meta.fields, age: meta.age(now), expired, ..request }
+}
+
+fn origin(key: &str, to: Option<String>, note: &'static str) -> Change {
+    Change { of: Party::Origin, key: key.to_owned(), to, place: None, note }
+}
+
+fn client(key: &str, to: Option<String>, note: &'static str) -> Change {
+    Change { of: Party::Client, key: key.to_owned(), to, place: None, note }
+}
+
+/// The members of a list field, commas in quotes not counted.
+fn members(fields: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in fields.get_all(name).iter().filter_map(|line| line.to_str().ok()) {
+        let (mut member, mut quoted) = (String::new(), false);
+        for character in line.chars().chain([',']) {
+            match character {
+                ',' if !quoted => {
+                    let text = std::mem::take(&mut member);
+                    found.extend(Some(text.trim().to_owned()).filter(|text| !text.is_empty()));
+                    continue;
+                }
+                '"' => quoted = !quoted,
+                _ => {}
+            }
+            member.push(character);
+        }
+    }
+    found
+}
+
+/// The name of a directive.
+fn word(member: &str) -> &str {
+    member.split('=').next().unwrap_or_default().trim()
+}
+
+fn max_age(name: &str, duration: Duration) -> String {
+    format!("{name}={}", whole_seconds(duration))
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}s", whole_seconds(duration))
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// A list without the globs that name one of `names`.
+fn without(globs: &[Glob], names: &[String]) -> String {
+    let left = globs.iter().filter(|glob| !names.iter().any(|name| glob.matches(name)));
+    // JSON is YAML.
+    serde_json::json!(left.map(Glob::as_str).collect::<Vec<_>>()).to_string()
+}
+
+fn cookie_names(fields: &HeaderMap) -> Vec<String> {
+    let lines = fields.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';'));
+    pairs.map(|pair| pair.split('=').next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+/// The policy's `status_ttl` with one more status.
+fn status_ttl(policy: &Policy, code: u16) -> String {
+    let codes = policy.status_ttl.codes.iter().map(|(code, ttl)| (code.to_string(), *ttl));
+    let classes = policy.status_ttl.classes.iter().map(|(class, ttl)| (format!("{class}xx"), *ttl));
+    let entries = codes.chain(classes).chain([(code.to_string(), EXAMPLE)]);
+    let entries: Vec<_> = entries.map(|(status, ttl)| format!("{status}: {}", seconds(ttl))).collect();
+    format!("{{ {} }}", entries.join(", "))
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of: &str = self.of.into();
+        match &self.to {
+            Some(to) => write!(f, "{of}: {}: {to}", self.key)?,
+            None => write!(f, "{of}: without {}", self.key)?,
+        }
+        if let Some(Spot { file, line, column, written, .. }) = &self.place {
+            write!(f, " ({}{file}:{line}:{column})", if *written { "" } else { "not written yet; near " })?;
+        }
+        if !self.note.is_empty() {
+            write!(f, " - {}", self.note)?;
+        }
+        Ok(())
+    }
+}

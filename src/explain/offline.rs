@@ -1,0 +1,207 @@
+//! Without a node: nothing is stored, and the origin's answer, if there is one, is in a file.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::BytesMut;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::{
+    Explanation, Next, Outcome, Scene,
+    changes::{self, Facts},
+    request::{Ask, AskError},
+    reusing::{self, lifetime_key},
+    rules,
+    telling::{Telling, in_words},
+    walk::{Cached, Walk},
+};
+use crate::{
+    cache::{self, Arrival, LifetimeSource, Meta, Reason, RequestView, ResponseView, Times},
+    proxy::{
+        decision::{Fetch, Looked, Routed, Step},
+        fetch::ORIGIN_HEAD,
+        fields,
+    },
+    wire::{self, BadResponse, Framing},
+};
+
+/// What an origin would answer to the fetch: read as strictly as from a connection.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    status: StatusCode,
+    fields: HeaderMap,
+    arrival: Arrival,
+    /// Bytes of the body, announced or counted.
+    length: Option<u64>,
+}
+
+/// Why a file is no HTTP/1.1 response.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("this response would not be read: {0}")]
+    Head(#[from] BadResponse),
+    #[error("this response would not be read: its head does not end")]
+    Incomplete,
+}
+
+impl Answer {
+    /// Of the bytes of a response to GET. In the head, lines may end as an editor ends them.
+    ///
+    /// # Errors
+    /// What a connection to an origin would fail with.
+    pub fn parse(bytes: &[u8]) -> Result<Self, AnswerError> {
+        let (head, body) = split(bytes);
+        let head = wire::parse_response(&mut BytesMut::from(&head[..]), &ORIGIN_HEAD, &Method::GET)?;
+        let head = head.ok_or(AnswerError::Incomplete)?;
+        let counted = match head.framing {
+            Framing::UntilClose => Some(body.len() as u64),
+            _ => head.content_length,
+        };
+        let until_close = head.framing == Framing::UntilClose;
+        Ok(Self {
+            status: head.status,
+            fields: head.fields,
+            arrival: Arrival { length: head.content_length, until_close },
+            length: counted,
+        })
+    }
+}
+
+/// The head with the line ends of HTTP, and what follows it.
+fn split(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let (mut head, mut rest) = (Vec::new(), bytes);
+    loop {
+        let (line, after) = match rest.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (&rest[..at], &rest[at + 1..]),
+            None => (rest, &rest[rest.len()..]),
+        };
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        head.extend_from_slice(line);
+        head.extend_from_slice(b"\r\n");
+        if line.is_empty() {
+            return (head, after);
+        }
+        if after.is_empty() {
+            head.extend_from_slice(b"\r\n");
+            return (head, after);
+        }
+        rest = after;
+    }
+}
+
+/// Explains a request that comes at `now` to an edge that has nothing stored, and the same request `after` that.
+///
+/// # Errors
+/// When there is no such request.
+pub fn offline(
+    scene: Scene<'_>,
+    ask: &Ask,
+    answer: Option<&Answer>,
+    now: SystemTime,
+    after: Duration,
+) -> Result<Explanation, AskError> {
+    let mut walk = Walk::new(scene, ask)?;
+    let cached = match walk.to_the_key() {
+        Ok(cached) => cached,
+        Err(outcome) => return Ok(walk.ended(outcome)),
+    };
+    walk.telling.push(Step::Lookup(Looked::Miss));
+    walk.telling.tell(rules::LOOKUP, "nothing is stored here", "miss", None);
+    let request = walk.taken.request.fields.clone();
+    let method = walk.taken.request.method.clone();
+    let query = walk.taken.request.target.query().map(str::to_owned);
+    let nothing = HeaderMap::new();
+    let Cached { route, policy, directives, .. } = &cached;
+    let facts = Facts::of_request(scene, &route.name, policy, &request, query.as_deref(), &nothing);
+    if cache::only_if_cached(directives, policy) {
+        walk.telling.push(Step::OnlyIfCached);
+        walk.telling.tell_reason(Reason::OnlyIfCached, "Cache-Control: only-if-cached", "504: nothing stored", &facts);
+        return Ok(walk.ended(Outcome::Refused));
+    }
+    let view = RequestView { method: &method, fields: &request };
+    if let Some(reason) = cache::alone(&view, directives, false) {
+        walk.telling.push(Step::Alone(reason));
+        walk.telling.tell_reason(
+            reason,
+            format!("{method} and its fields"),
+            "for this client alone, nothing stored",
+            &facts,
+        );
+        return Ok(walk.ended(Outcome::Bypassed));
+    }
+    walk.telling.push(Step::Fetch(Fetch::Writer));
+    let place = walk.telling.place(&route.name, "collapse.wait");
+    walk.telling.tell(
+        rules::FETCH,
+        "no fetch is under way",
+        "asks the origin, for all who want the same meanwhile",
+        place,
+    );
+    let Some(answer) = answer else { return Ok(walk.ended(Outcome::Fetched)) };
+
+    let mut fields = answer.fields.clone();
+    fields::from_origin(&mut fields, now);
+    let times = Times { request_time: now, response_time: now };
+    let response = ResponseView { status: answer.status, fields: &fields, complete_length: answer.arrival.length };
+    let object_max = policy.object_max.unwrap_or(u64::MAX).min(scene.object_max);
+    let stored = cache::store(&RequestView { method: &Method::GET, fields: &request }, &response, times, policy)
+        .and_then(|meta| cache::shareable(&meta, &request, answer.arrival, object_max).map(|()| meta));
+    let facts = Facts { status: answer.status, response: &fields, length: answer.length, ..facts };
+    let input = described(answer, &fields);
+    match stored {
+        Err(reason) => {
+            let age = cache::corrected_initial_age(&fields, times);
+            let facts = Facts { age, ..facts };
+            walk.telling.push(Step::Store(Err(reason)));
+            walk.telling.tell_reason(reason, input, "not stored", &facts);
+            Ok(walk.ended(Outcome::NotStored))
+        }
+        Ok(meta) => {
+            walk.telling.push(Step::Store(Ok(meta.lifetime().source)));
+            let told = lifetime_in_words(&meta);
+            let place = lifetime_key(meta.lifetime().source).and_then(|key| walk.telling.place(&route.name, key));
+            walk.telling.tell(rules::LIFETIME, input, told, place);
+            let next = again(&walk, &cached, &meta, facts, now + after, after);
+            let mut explanation = walk.ended(Outcome::Stored);
+            explanation.next = Some(next);
+            Ok(explanation)
+        }
+    }
+}
+
+fn described(answer: &Answer, fields: &HeaderMap) -> String {
+    let mut text = answer.status.as_u16().to_string();
+    for name in ["cdn-cache-control", "cache-control", "expires", "age", "vary", "etag", "last-modified"] {
+        for value in fields.get_all(name) {
+            text.push_str(&format!("; {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        }
+    }
+    if fields.contains_key("set-cookie") {
+        text.push_str("; set-cookie");
+    }
+    text
+}
+
+fn lifetime_in_words(meta: &Meta) -> String {
+    let lifetime = meta.lifetime();
+    match lifetime.source {
+        LifetimeSource::None => "stored, to be validated each time".to_owned(),
+        source => format!("stored, lifetime {} by {source}", in_words(lifetime.duration)),
+    }
+}
+
+/// The same request once more.
+fn again(walk: &Walk<'_>, cached: &Cached, meta: &Meta, facts: Facts<'_>, now: SystemTime, after: Duration) -> Next {
+    let mut telling = Telling::new(walk.telling.scene);
+    telling.push(Step::Route(Routed::Cached));
+    let request = &walk.taken.request;
+    let view = RequestView { method: &request.method, fields: &request.fields };
+    let facts = changes::facts_of(facts, meta, now);
+    let outcome = reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None));
+    Next {
+        after: after.as_secs_f64(),
+        verdict: telling.verdict(outcome),
+        cache_status: telling.cache_status(Some(meta.ttl(now))),
+        result: telling.result(),
+        steps: telling.steps,
+    }
+}
