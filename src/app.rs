@@ -488,8 +488,8 @@ impl admin::Explain for Control {
         };
         let admin::Question { url, method, headers } = question.clone();
         let ask = Ask { url, method, headers };
-        let explanation =
-            explain::live(scene, &edge.store, &ask, edge.clock.now()).map_err(|error| error.to_string())?;
+        let explanation = explain::live(scene, &edge.store, edge.fleet.is_trusted(), &ask, edge.clock.now())
+            .map_err(|error| error.to_string())?;
         serde_json::to_value(explanation).map_err(|error| error.to_string())
     }
 }

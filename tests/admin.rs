@@ -11,9 +11,9 @@ use std::{
 
 use eduham_edge::{
     admin::{
-        self, Config, Explain, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt,
-        PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Question, Readiness, Right, SetStateError, Token, Unreachable,
-        UpstreamView, Upstreams,
+        self, Config, Explain, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes,
+        PurgeReceipt, PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Question, Readiness, Right, SetStateError,
+        Token, Unreachable, UpstreamView, Upstreams,
     },
     front::ListenAddress,
     telemetry::Metrics,

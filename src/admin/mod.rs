@@ -16,7 +16,8 @@ mod upstreams;
 
 pub use config::{Config, Right, Token};
 pub use parts::{
-    Explain, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt, PurgeRefusal,
-    PurgeRequest, PurgeUrl, PurgeView, Question, Readiness, SetStateError, Unreachable, UnreadyReason, UpstreamView, Upstreams,
+    Explain, FleetView, NodeView, Parts, PeerCommand, PeerState, PeerView, Purge, PurgeNodes, PurgeReceipt,
+    PurgeRefusal, PurgeRequest, PurgeUrl, PurgeView, Question, Readiness, SetStateError, Unreachable, UnreadyReason,
+    UpstreamView, Upstreams,
 };
 pub use server::{Listener, bind, serve};

@@ -54,7 +54,9 @@ pub use policy::{
     Carries, ClientDirectives, Collapse, CollapseExpired, IgnoreOrigin, Policy, QueryRule, SetCookie, StatusTtl,
     TtlRule,
 };
-pub use questions::{Arrival, Use, aside, directives, shareable, usable};
+pub use questions::{
+    Arrival, Standing, Use, alone, aside, directives, limit_cookies, normalise_language, shareable, usable,
+};
 pub use range::{
     RANGES_MAX, Selection, Span, content_range, first_position, multipart_content_type, multipart_end,
     multipart_length, part_head, range_field, select, slices, unsatisfied_range,

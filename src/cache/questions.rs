@@ -1,14 +1,15 @@
-//! What one exchange asks the law, in the order it asks: aside? usable? shareable?
+//! What one exchange asks the law, in the order it asks: aside? usable? alone? shareable? The exchange asks, and so does
+//! whoever explains what it would do.
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::{
     conditional::{Precondition, evaluate},
     directives::RequestDirectives,
     freshness::LifetimeSource,
-    key,
+    key, language,
     meta::Meta,
     policy::{ClientDirectives, Policy},
     reason::Reason,
@@ -35,6 +36,25 @@ pub fn directives(fields: &HeaderMap, policy: &Policy) -> RequestDirectives {
     }
 }
 
+/// Takes `Accept-Language` for one of the policy's languages, where it names any: keys, variants and the origin see that.
+pub fn normalise_language(fields: &mut HeaderMap, policy: &Policy) {
+    if let Some(language) = language::preferred(fields, &policy.languages)
+        && let Ok(language) = HeaderValue::from_str(language)
+    {
+        fields.insert(header::ACCEPT_LANGUAGE, language);
+    }
+}
+
+/// Leaves the cookies that the origin sees of a request whose answer may be shared.
+pub fn limit_cookies(fields: &mut HeaderMap, policy: &Policy) {
+    if policy.forward_cookies.is_some() {
+        match key::forwarded_cookies(fields, policy) {
+            Some(cookies) => _ = fields.insert(header::COOKIE, cookies),
+            None => _ = fields.remove(header::COOKIE),
+        }
+    }
+}
+
 /// What a stored response is to a request whose key and variant it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -47,22 +67,25 @@ pub enum Use {
 }
 
 /// Decides what a stored response is to a request now. Without a validator nothing outlives its time but what clients
-/// with `max-stale` may ask for, until it is evicted.
+/// with `max-stale` may ask for, until it is evicted. `trusted`: a node that may not have heard of a purge asks, since
+/// one may have meant this.
 pub fn usable(
     meta: &Meta,
     request: &RequestView<'_>,
     directives: &RequestDirectives,
     policy: &Policy,
     now: SystemTime,
-    soft_purged_at: Option<SystemTime>,
+    (soft_purged_at, trusted): (Option<SystemTime>, bool),
 ) -> Use {
     let since = now.duration_since(meta.response_time()).unwrap_or_default();
     if meta.has_validator() && since > meta.retention(policy) {
         return Use::Outlived;
     }
-    let reuse = reuse(meta, request, directives, policy, now, soft_purged_at);
-    let answers = matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed | Reuse::StaleWhileRevalidate);
-    if answers && evaluate(request, meta) == Precondition::Failed {
+    let reuse = match trusted {
+        true => reuse(meta, request, directives, policy, now, soft_purged_at),
+        false => Reuse::Validate(Reason::Purged),
+    };
+    if reuse.fwd().is_none() && evaluate(request, meta) == Precondition::Failed {
         return Use::PreconditionFailed;
     }
     Use::Reuse(reuse)
@@ -82,23 +105,42 @@ impl Reuse {
     }
 }
 
-/// Why the answer of the origin will be for this client alone, where nothing stored answers. `validating`: something
-/// stored is to be validated, which is everybody's.
-pub fn alone(request: &RequestView<'_>, directives: &RequestDirectives, validating: bool) -> Option<Reason> {
+/// What the lookup has found out for whoever asks the origin.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    /// Nothing is stored for the URI.
+    pub uri_miss: bool,
+    /// What is stored cannot say that a precondition is false.
+    pub precondition_failed: bool,
+    /// Something is stored that is to be validated or completed.
+    pub held: bool,
+}
+
+/// Why the answer of the origin will be for this client alone. `is_used_enough` counts, and is asked only where it matters.
+pub fn alone(
+    request: &RequestView<'_>,
+    directives: &RequestDirectives,
+    standing: Standing,
+    is_used_enough: impl FnOnce() -> bool,
+) -> Option<Reason> {
     if directives.no_store {
         Some(Reason::RequestNoStore)
+    } else if standing.precondition_failed {
+        Some(Reason::Conditional)
     } else if request.method == Method::HEAD {
         Some(Reason::Method)
-    } else if request.fields.contains_key(header::RANGE) && !validating {
-        // The whole is fetched only where no range was asked for.
+    } else if standing.uri_miss && !is_used_enough() {
+        Some(Reason::MinUses)
+    } else if request.fields.contains_key(header::IF_RANGE) && !standing.held {
+        // Which of two answers it is, the client's own validator says.
         Some(Reason::Partial)
     } else {
         None
     }
 }
 
-/// Why nothing may be stored of this response although its head is storable: what came with the request, or how the
-/// body comes. `sent`: the fields of the request as the origin saw it.
+/// Why nothing may be stored of this response although its head is storable: what went with the request, or how the
+/// body comes. `sent` are the fields that the origin saw.
 ///
 /// # Errors
 /// The reason.

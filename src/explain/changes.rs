@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Scene;
 use crate::{
-    cache::{Glob, Meta, Policy, Reason, ResponseDirectives},
+    cache::{Carries, Glob, Meta, Policy, Reason, ResponseDirectives, SetCookie},
     config::Spot,
 };
 
@@ -90,9 +90,10 @@ impl<'a> Facts<'a> {
 
     /// The field whose directives count (RFC 9213 2.2).
     fn cache_control(&self) -> HeaderName {
-        match ResponseDirectives::targeted(self.response) {
-            Some(_) => HeaderName::from_static(CDN_CACHE_CONTROL),
-            None => header::CACHE_CONTROL,
+        let targeted = ResponseDirectives::targeted(self.response).is_some();
+        match targeted || self.policy.ignore_origin.cache_control {
+            true => HeaderName::from_static(CDN_CACHE_CONTROL),
+            false => header::CACHE_CONTROL,
         }
     }
 
@@ -111,11 +112,57 @@ impl<'a> Facts<'a> {
         }
         let says_how_long =
             |member: &String| ["max-age", "s-maxage"].iter().any(|name| word(member).eq_ignore_ascii_case(name));
-        let expires = name == header::CACHE_CONTROL && self.response.contains_key(header::EXPIRES);
+        let listens = name == header::CACHE_CONTROL && !self.policy.ignore_origin.expires;
+        let expires = listens && self.response.contains_key(header::EXPIRES);
         if !members.iter().any(says_how_long) && !expires {
             members.push(max_age("max-age", EXAMPLE));
         }
         origin(name.as_str(), Some(members.join(", ")), note)
+    }
+
+    /// One more word of the origin that is not listened to.
+    fn ignoring(&self, word: &'static str) -> Change {
+        let ignored = &self.policy.ignore_origin;
+        let words = [
+            (ignored.cache_control, "cache-control"),
+            (ignored.expires, "expires"),
+            (ignored.no_cache, "no-cache"),
+            (ignored.no_store, "no-store"),
+            (ignored.private, "private"),
+            (ignored.must_revalidate, "must-revalidate"),
+            (ignored.vary, "vary"),
+        ];
+        let words = words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).chain([word]);
+        let list = words.collect::<Vec<_>>().join(", ");
+        self.config(
+            "ignore_origin",
+            format!("[{list}]"),
+            "the origin's word does not count then, for all of the policy",
+        )
+    }
+
+    /// What of `carries` this request does not carry.
+    fn uncarried(&self, key: &str, carries: &Carries) -> Vec<Change> {
+        let headers: Vec<_> = self.request.keys().map(|name| name.as_str().to_owned()).collect();
+        let parameters = self.query.into_iter().flat_map(|query| query.split('&'));
+        let parameters: Vec<_> = parameters.map(|one| one.split('=').next().unwrap_or_default().to_owned()).collect();
+        let named = |globs: &[Glob], names: &[String]| {
+            names.iter().find(|name| globs.iter().any(|glob| glob.matches(name))).cloned()
+        };
+        if let Some(name) = named(&carries.headers, &headers) {
+            return vec![
+                self.config(&format!("{key}.headers"), without(&carries.headers, &headers), ""),
+                client(&name, None, ""),
+            ];
+        }
+        let cookies = cookie_names(self.request, header::COOKIE);
+        if named(&carries.cookies, &cookies).is_some() {
+            return vec![
+                self.config(&format!("{key}.cookies"), without(&carries.cookies, &cookies), ""),
+                client("cookie", None, ""),
+            ];
+        }
+        vec![self.config(&format!("{key}.query"), without(&carries.query, &parameters), "")]
     }
 
     /// A lifetime that the age has not reached, by the directive that counts.
@@ -138,25 +185,9 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
     };
     match reason {
         Reason::Method => vec![client("method", Some("GET".to_owned()), "what other methods get is not stored")],
-        Reason::BypassCookie => vec![
-            facts.config("bypass.cookies", without(&policy.bypass.cookies, &cookie_names(facts.request)), ""),
-            client("cookie", None, ""),
-        ],
-        Reason::BypassHeader => {
-            let names: Vec<_> = facts.request.keys().map(|name| name.as_str().to_owned()).collect();
-            let named = |name: &String| policy.bypass.headers.iter().any(|glob| glob.matches(name));
-            let name = names.iter().find(|name| named(name)).cloned().unwrap_or_default();
-            vec![facts.config("bypass.headers", without(&policy.bypass.headers, &names), ""), client(&name, None, "")]
-        }
-        Reason::BypassQuery => {
-            let names: Vec<_> = facts
-                .query
-                .into_iter()
-                .flat_map(|query| query.split('&'))
-                .map(|parameter| parameter.split('=').next().unwrap_or_default().to_owned())
-                .collect();
-            vec![facts.config("bypass.query", without(&policy.bypass.query, &names), "")]
-        }
+        Reason::BypassCookie | Reason::BypassHeader | Reason::BypassQuery => facts.uncarried("bypass", &policy.bypass),
+        Reason::Refresh => facts.uncarried("refresh", &policy.refresh),
+        Reason::MinUses => vec![facts.config("min_uses", "1", "stored the first time that it is asked for")],
         Reason::RequestNoStore => vec![ignore_client(), client_directive("no-store")],
         Reason::RequestNoCache => vec![ignore_client(), client_directive("no-cache")],
         Reason::RequestMaxAge => vec![ignore_client(), client_directive("max-age")],
@@ -165,8 +196,8 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
         Reason::Interim | Reason::Conditional => {
             vec![origin("status", Some("200".to_owned()), "a final answer that stands by itself")]
         }
-        Reason::Partial => match facts.request.contains_key(header::RANGE) {
-            true => vec![client("range", None, "the whole is stored and answers ranges later")],
+        Reason::Partial => match facts.request.contains_key(header::IF_RANGE) {
+            true => vec![client("if-range", None, "which of two answers it is, the client's own validator says")],
             false => vec![origin("status", Some("200".to_owned()), "the whole, where no range was asked for")],
         },
         Reason::Status => match facts.status.as_u16() {
@@ -179,18 +210,31 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
         Reason::MustUnderstand => {
             vec![facts.directives_changed(&["must-understand", "no-store"], &[], "the status is not known here")]
         }
-        Reason::NoStore => vec![facts.directives_changed(&["no-store"], &[], "")],
-        Reason::Private => vec![facts.directives_changed(&["private"], &[], "then everybody may get this answer")],
+        Reason::NoStore => vec![facts.ignoring("no-store"), facts.directives_changed(&["no-store"], &[], "")],
+        Reason::Private => vec![
+            facts.ignoring("private"),
+            facts.directives_changed(&["private"], &[], "then everybody may get this answer"),
+        ],
         Reason::Authorization => vec![
             facts.directives_changed(&[], &["public".to_owned()], "then everybody may get this answer"),
             client("authorization", None, ""),
         ],
-        Reason::SetCookie => vec![
-            facts.config("set_cookie", "store", "everybody gets this cookie then"),
-            origin("set-cookie", None, "set it on another answer"),
-        ],
+        Reason::SetCookie => {
+            let config = match &policy.set_cookie {
+                SetCookie::Strip(names) => {
+                    let set = cookie_names(facts.response, header::SET_COOKIE);
+                    let names = names.iter().map(|glob| glob.as_str().to_owned()).chain(set);
+                    let names = serde_json::json!(names.collect::<Vec<_>>()).to_string();
+                    facts.config("strip_set_cookie", names, "nobody gets this cookie then")
+                }
+                _ => facts.config("set_cookie", "store", "everybody gets this cookie then"),
+            };
+            vec![config, origin("set-cookie", None, "set it on another answer")]
+        }
         Reason::EdgeRequires => vec![origin("edge-requires", None, "then everybody may get this answer")],
-        Reason::VaryStar => vec![origin("vary", None, "or the names of the fields that matter")],
+        Reason::VaryStar => {
+            vec![facts.ignoring("vary"), origin("vary", None, "or the names of the fields that matter")]
+        }
         Reason::NoFreshness => vec![
             facts.config("default_ttl", seconds(EXAMPLE), "how long answers are fresh where the origin is silent"),
             facts.directives_changed(&[], &[], ""),
@@ -205,10 +249,15 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
             .filter(|name| facts.response.contains_key(*name))
             .map(|name| origin(name, None, "or at most 256 keys of at most 256 bytes, 16 KiB together"))
             .collect(),
-        Reason::CookieForwarded => vec![
-            facts.directives_changed(&[], &[], "the origin says so: it does not hang on the cookie"),
-            client("cookie", None, ""),
-        ],
+        Reason::CookieForwarded => {
+            let names = serde_json::json!(cookie_names(facts.request, header::COOKIE)).to_string();
+            vec![
+                facts.config("forward_cookies", "[]", "the origin sees no cookie then, of nobody"),
+                facts.config("key.cookies", names, "stored once for each value"),
+                facts.directives_changed(&[], &[], "the origin says so: it does not hang on the cookie"),
+                client("cookie", None, ""),
+            ]
+        }
         Reason::CloseDelimited => {
             vec![origin("content-length", Some(facts.length.unwrap_or(0).to_string()), "or chunked")]
         }
@@ -243,7 +292,7 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
             }
             changes
         }
-        Reason::NoCache => vec![facts.directives_changed(&["no-cache"], &[], "")],
+        Reason::NoCache => vec![facts.ignoring("no-cache"), facts.directives_changed(&["no-cache"], &[], "")],
         Reason::MustRevalidate => {
             vec![facts.config("force_ttl", seconds(facts.age + EXAMPLE), ""), facts.longer()]
         }
@@ -315,9 +364,11 @@ fn without(globs: &[Glob], names: &[String]) -> String {
     serde_json::json!(left.map(Glob::as_str).collect::<Vec<_>>()).to_string()
 }
 
-fn cookie_names(fields: &HeaderMap) -> Vec<String> {
-    let lines = fields.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';'));
+/// The names in `Cookie`, and those that `Set-Cookie` sets: what follows there are attributes.
+fn cookie_names(fields: &HeaderMap, name: HeaderName) -> Vec<String> {
+    let pairs_max = if name == header::SET_COOKIE { 1 } else { usize::MAX };
+    let lines: Vec<_> = fields.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    let pairs = lines.iter().flat_map(|line| line.split(';').take(pairs_max)).filter(|pair| !pair.trim().is_empty());
     pairs.map(|pair| pair.split('=').next().unwrap_or_default().trim().to_owned()).collect()
 }
 

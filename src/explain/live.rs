@@ -16,8 +16,11 @@ use super::{
     walk::{Cached, Walk},
 };
 use crate::{
-    cache::{self, Reason, RequestView},
-    proxy::decision::{Fetch, Looked, Step},
+    cache::{self, Reason, RequestView, Standing},
+    proxy::{
+        decision::{Fetch, Looked, Step},
+        lookup::fill_id,
+    },
     store::{Found, Lookup, Store},
 };
 
@@ -63,11 +66,17 @@ pub struct VariantTold {
     pub purged: Option<&'static str>,
 }
 
-/// Explains a request that would come at `now`.
+/// Explains a request that would come at `now`. `trusted`: this node has heard of every purge.
 ///
 /// # Errors
 /// When there is no such request.
-pub fn live(scene: Scene<'_>, store: &Store, ask: &Ask, now: SystemTime) -> Result<Explanation, AskError> {
+pub fn live(
+    scene: Scene<'_>,
+    store: &Store,
+    trusted: bool,
+    ask: &Ask,
+    now: SystemTime,
+) -> Result<Explanation, AskError> {
     let mut walk = Walk::new(scene, ask)?;
     let cached = match walk.to_the_key() {
         Ok(cached) => cached,
@@ -90,11 +99,15 @@ pub fn live(scene: Scene<'_>, store: &Store, ask: &Ask, now: SystemTime) -> Resu
                 Some(purged) => meta.ttl_after_purge(now, purged),
                 None => meta.ttl(now),
             });
-            reusing::reuse(&mut walk.telling, &cached, &view, meta, &facts, (now, found.soft_purged))
+            reusing::reuse(&mut walk.telling, &cached, &view, meta, &facts, (now, found.soft_purged, trusted))
         }
         missed => {
+            let uri_miss = !matches!(missed, Lookup::VaryMiss(_));
+            let standing = Standing { uri_miss, precondition_failed: false, held: false };
+            // Asking here is no use.
+            let used_enough = || policy.min_uses <= 1 || store.uses(key).saturating_add(1) >= policy.min_uses;
             let (looked, outcome) = match missed {
-                Lookup::VaryMiss => (Looked::VaryMiss, "other variants alone"),
+                Lookup::VaryMiss(_) => (Looked::VaryMiss, "other variants alone"),
                 _ => (Looked::Miss, "nothing stored"),
             };
             walk.telling.push(Step::Lookup(looked));
@@ -103,7 +116,7 @@ pub fn live(scene: Scene<'_>, store: &Store, ask: &Ask, now: SystemTime) -> Resu
                 walk.telling.push(Step::OnlyIfCached);
                 walk.telling.tell_reason(Reason::OnlyIfCached, "only-if-cached", "504: nothing stored", &facts);
                 Outcome::Refused
-            } else if let Some(reason) = cache::alone(&view, directives, false) {
+            } else if let Some(reason) = cache::alone(&view, directives, standing, used_enough) {
                 walk.telling.push(Step::Alone(reason));
                 walk.telling.tell_reason(reason, method.as_str(), "for this client alone, nothing stored", &facts);
                 Outcome::Bypassed
@@ -126,11 +139,16 @@ pub fn live(scene: Scene<'_>, store: &Store, ask: &Ask, now: SystemTime) -> Resu
 
 fn told(store: &Store, cached: &Cached, request: &HeaderMap, now: SystemTime) -> StoreTold {
     let key = &cached.key;
-    let id = key.hash();
+    let vary = match store.lookup(key, request) {
+        Lookup::Found(found) => Some(found.stored.meta.vary().clone()),
+        Lookup::VaryMiss(vary) => Some(vary),
+        Lookup::Miss => None,
+    };
+    let id = fill_id(key, vary.as_ref(), request);
     let variants = store.variants(key).into_iter().take(VARIANTS_MAX);
     StoreTold {
         variants: variants.map(|found| variant(&found, request, now)).collect(),
-        fill_runs: store.fill(id).is_some(),
+        fill_runs: store.is_filling(id),
         uncollapsible: store.is_uncollapsible(id, Instant::now()),
         failing: store.is_failing(id, Instant::now()),
         position: store.position(),

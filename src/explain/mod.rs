@@ -143,9 +143,9 @@ pub struct KeyTold {
     pub text: String,
     /// As `key_hash` in the record of this node.
     pub hash: String,
-    /// What the origin is asked for, where the key drops a part of the query.
+    /// What is left of the query, where the key drops a part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub forwarded_query: Option<String>,
+    pub keyed_query: Option<String>,
 }
 
 /// One decision in words.

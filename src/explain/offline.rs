@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header::RANGE};
 
 use super::{
     Explanation, Next, Outcome, Scene,
@@ -15,7 +15,7 @@ use super::{
     walk::{Cached, Walk},
 };
 use crate::{
-    cache::{self, Arrival, LifetimeSource, Meta, Reason, RequestView, ResponseView, Times},
+    cache::{self, Arrival, LifetimeSource, Meta, Reason, RequestView, ResponseView, Standing, Times},
     proxy::{
         decision::{Fetch, Looked, Routed, Step},
         fetch::ORIGIN_HEAD,
@@ -118,7 +118,8 @@ pub fn offline(
         return Ok(walk.ended(Outcome::Refused));
     }
     let view = RequestView { method: &method, fields: &request };
-    if let Some(reason) = cache::alone(&view, directives, false) {
+    let standing = Standing { uri_miss: true, precondition_failed: false, held: false };
+    if let Some(reason) = cache::alone(&view, directives, standing, || policy.min_uses <= 1) {
         walk.telling.push(Step::Alone(reason));
         walk.telling.tell_reason(
             reason,
@@ -142,9 +143,20 @@ pub fn offline(
     fields::from_origin(&mut fields, now);
     let times = Times { request_time: now, response_time: now };
     let response = ResponseView { status: answer.status, fields: &fields, complete_length: answer.arrival.length };
+    let of_path = policy.for_path(walk.taken.request.target.path());
+    let policy = of_path.as_ref().unwrap_or(policy);
     let object_max = policy.object_max.unwrap_or(u64::MAX).min(scene.object_max);
-    let stored = cache::store(&RequestView { method: &Method::GET, fields: &request }, &response, times, policy)
-        .and_then(|meta| cache::shareable(&meta, &request, answer.arrival, object_max).map(|()| meta));
+    let asked = RequestView { method: &Method::GET, fields: &request };
+    // A part is stored where a part was asked for.
+    let asks_for_part = request.contains_key(RANGE) || policy.slice.is_some();
+    let head = match answer.status == StatusCode::PARTIAL_CONTENT && asks_for_part {
+        true => cache::store_part(&asked, &response, times, policy).map(|(meta, _)| meta),
+        false => cache::store(&asked, &response, times, policy),
+    };
+    let mut sent = request.clone();
+    cache::limit_cookies(&mut sent, policy);
+    let stored =
+        head.and_then(|meta| cache::shareable(&meta, &sent, policy, answer.arrival, object_max).map(|()| meta));
     let facts = Facts { status: answer.status, response: &fields, length: answer.length, ..facts };
     let input = described(answer, &fields);
     match stored {
@@ -196,7 +208,7 @@ fn again(walk: &Walk<'_>, cached: &Cached, meta: &Meta, facts: Facts<'_>, now: S
     let request = &walk.taken.request;
     let view = RequestView { method: &request.method, fields: &request.fields };
     let facts = changes::facts_of(facts, meta, now);
-    let outcome = reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None));
+    let outcome = reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None, true));
     Next {
         after: after.as_secs_f64(),
         verdict: telling.verdict(outcome),

@@ -21,11 +21,11 @@ pub(super) fn reuse(
     view: &RequestView<'_>,
     meta: &Meta,
     facts: &Facts<'_>,
-    (now, soft_purged): (SystemTime, Option<SystemTime>),
+    (now, soft_purged, trusted): (SystemTime, Option<SystemTime>, bool),
 ) -> Outcome {
     let Cached { route, policy, directives, .. } = cached;
     let age = format!("age {}, lifetime {}", in_words(meta.age(now)), in_words(meta.lifetime().duration));
-    let used = cache::usable(meta, view, directives, policy, now, soft_purged);
+    let used = cache::usable(meta, view, directives, policy, now, (soft_purged, trusted));
     if used == Use::Outlived {
         telling.push(Step::Lookup(Looked::Outlived));
         let place = telling.place(&route.name, "keep");
@@ -75,6 +75,7 @@ pub(super) fn reuse(
 /// The key of a policy that a lifetime comes from.
 pub(super) fn lifetime_key(source: LifetimeSource) -> Option<&'static str> {
     match source {
+        LifetimeSource::TtlRule => Some("ttl"),
         LifetimeSource::ForceTtl => Some("force_ttl"),
         LifetimeSource::StatusTtl => Some("status_ttl"),
         LifetimeSource::DefaultTtl | LifetimeSource::Heuristic => Some("default_ttl"),

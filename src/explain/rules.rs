@@ -39,6 +39,8 @@ pub(super) fn of(reason: Reason) -> Rule {
     let source = match reason {
         Reason::Method => "RFC 9111 section 3 and 4",
         Reason::BypassCookie | Reason::BypassHeader | Reason::BypassQuery => "contract: bypass",
+        Reason::Refresh => "contract: refresh",
+        Reason::MinUses => "contract: min_uses",
         Reason::RequestNoStore => "RFC 9111 5.2.1.5",
         Reason::RequestNoCache => "RFC 9111 5.2.1.4",
         Reason::RequestMaxAge => "RFC 9111 5.2.1.1",
@@ -77,6 +79,8 @@ pub(super) fn policy_key(reason: Reason) -> Option<&'static str> {
         Reason::BypassCookie => "bypass.cookies",
         Reason::BypassHeader => "bypass.headers",
         Reason::BypassQuery => "bypass.query",
+        Reason::Refresh => "refresh",
+        Reason::MinUses => "min_uses",
         Reason::RequestNoStore
         | Reason::RequestNoCache
         | Reason::RequestMaxAge

@@ -188,6 +188,8 @@ impl<'a> Walk<'a> {
         }
         let place = places.of_route(&route.name, "cache");
         self.telling.tell(rules::TAKES_PART, format!("{method}, policy {}", policy.name), "looked up", place);
+        let directives = cache::directives(&fields, &policy);
+        cache::normalise_language(&mut self.taken.request.fields, &policy);
         let request = &self.taken.request;
         let key = Key::new(
             self.telling.scene.seed,
@@ -196,20 +198,20 @@ impl<'a> Walk<'a> {
             request.port(),
             request.target.path(),
             query.as_deref(),
+            &request.fields,
             &policy,
         );
-        let forwarded = cache::forwarded_query(query.as_deref(), &policy).map(|query| query.into_owned());
+        let forwarded = cache::keyed_query(query.as_deref(), &policy).map(|query| query.into_owned());
         let dropped = forwarded != query;
         self.key = Some(KeyTold {
             text: key.text().to_owned(),
             hash: format!("{:032x}", key.hash()),
-            forwarded_query: dropped.then(|| forwarded.unwrap_or_default()),
+            keyed_query: dropped.then(|| forwarded.unwrap_or_default()),
         });
         let rule = if policy.query.only.is_some() { "key.query.only" } else { "key.query.ignore" };
         let place = dropped.then(|| self.telling.place(&route.name, rule)).flatten();
         let outcome = if dropped { "a part of the query is dropped" } else { "all of the query is kept" };
         self.telling.tell(rules::KEY, key.text(), outcome, place);
-        let directives = cache::directives(&fields, &policy);
         Ok(Cached { route, policy, key, directives })
     }
 

@@ -6,7 +6,7 @@ use http::header::IF_RANGE;
 use tokio::sync::mpsc;
 
 use super::{
-    deliver::How,
+    decision::{Fetch, Looked, Step},
     downstream::{ClientGone, ResponseSink},
     exchange::Exchange,
     lookup::Wanted,
@@ -14,9 +14,8 @@ use super::{
     synth::Refusal,
 };
 use crate::{
-    cache::{self, CollapseExpired, Fwd, RequestView, Selection},
+    cache::{self, CollapseExpired, RequestView, Selection},
     store::{Coming, Failure, Fill, Joined, Lookup, Outcome, Reader},
-    telemetry::CacheResult,
 };
 
 /// Fetches that one request may begin or join: its own, one more after a failure it had no part in, one more for
@@ -43,7 +42,7 @@ impl Exchange<'_> {
         mut wanted: Wanted,
         sink: &mut S,
     ) -> Result<(), ClientGone> {
-        let mut collapse = !self.wants_its_own(&wanted);
+        let mut collapse = !self.wants_its_own();
         let mut failure = Failure::INTERNAL;
         let (mut fetches, mut looks) = (0, 0);
         while fetches < FETCHES_MAX {
@@ -59,7 +58,7 @@ impl Exchange<'_> {
                         return Ok(());
                     }
                     looks += 1;
-                    collapse = looks < LOOKS_MAX && !self.wants_its_own(&wanted);
+                    collapse = looks < LOOKS_MAX && !self.wants_its_own();
                     continue;
                 }
                 Joined::Writer(fill) => (fill, true),
@@ -68,47 +67,42 @@ impl Exchange<'_> {
             };
             fetches += 1;
             let brought = if is_writer {
+                self.decide(Step::Fetch(Fetch::Writer));
                 self.as_writer(&wanted, ask, id, fill, sink).await?
             } else {
                 self.as_waiter(&wanted, ask, id, fill, sink).await?
             };
             let Some(Brought { outcome, reader, is_writer, own }) = brought else { return Ok(()) };
+            if !is_writer {
+                self.decide(Step::Fetch(Fetch::Waiter));
+            }
             match outcome {
                 Outcome::Storing(coming) if coming.variant.matches(coming.meta.vary(), &self.request.fields) => {
-                    let result = match (is_writer, &wanted.stale) {
-                        (false, _) => CacheResult::Collapsed,
-                        (true, Some(_)) => CacheResult::Expired,
-                        (true, None) => CacheResult::Miss,
-                    };
-                    let mut how = How::forwarded(result, wanted.fwd, wanted.detail);
-                    how.status.stored = is_writer;
-                    how.status.collapsed = !is_writer;
+                    self.decide(Step::Store(Ok(coming.meta.lifetime().source)));
                     let selection = self.selection(&coming);
                     let Some(span) = coming.span else {
                         return match selection {
-                            Selection::Whole => self.deliver_filling(sink, Filling { coming, own, reader }, how).await,
-                            _ => self.deliver_parts(sink, &wanted, &coming, reader, &selection, how).await,
+                            Selection::Whole => self.deliver_filling(sink, Filling { coming, own, reader }).await,
+                            _ => self.deliver_parts(sink, &wanted, &coming, reader, &selection, is_writer).await,
                         };
                     };
                     if is_the_clients {
-                        return self.deliver_filling(sink, Filling { coming, own, reader }, how).await;
+                        return self.deliver_filling(sink, Filling { coming, own, reader }).await;
                     }
                     let mut ranges = selection.ranges(span.length).into_iter();
                     if cache::has_strong_validator(&coming.meta) || ranges.all(|range| span.covers(&range)) {
                         if wanted.holding.is_some() {
-                            how.result = CacheResult::Partial;
+                            self.decide(Step::Completed);
                         }
-                        return self.deliver_parts(sink, &wanted, &coming, reader, &selection, how).await;
+                        return self.deliver_parts(sink, &wanted, &coming, reader, &selection, is_writer).await;
                     }
                     // Nothing more could be asked for under it.
+                    self.decide(Step::Changed);
                     (wanted.holding, wanted.stale, wanted.whole_only) = (None, None, true);
                 }
                 Outcome::Freshened(stored) if stored.is_selected_by(&self.request.fields) => {
-                    let mut how = How::forwarded(CacheResult::Revalidated, wanted.fwd, wanted.detail);
-                    how.status.fwd_status = Some(304);
-                    how.status.stored = is_writer;
-                    how.status.collapsed = !is_writer;
-                    if self.deliver_stored(sink, &stored, how).await? {
+                    self.decide(Step::Freshened);
+                    if self.deliver_stored(sink, &stored, None).await? {
                         return Ok(());
                     }
                     // Some of its body was evicted in this very moment: fetch that.
@@ -120,9 +114,10 @@ impl Exchange<'_> {
                 Outcome::Storing(coming) if !is_writer => {
                     wanted.vary = Some(coming.meta.vary().clone());
                     (wanted.stale, wanted.holding) = (None, None);
-                    wanted.fwd = Fwd::VaryMiss;
+                    self.decide(Step::Lookup(Looked::VaryMiss));
                 }
                 Outcome::Changed => {
+                    self.decide(Step::Changed);
                     if let Some(found) = wanted.holding.take() {
                         self.edge.store.remove(&found.stored);
                     }
@@ -132,16 +127,21 @@ impl Exchange<'_> {
                 }
                 // Not for sharing: each for itself, all at once.
                 Outcome::Storing(_) | Outcome::Freshened(_) | Outcome::Released(_) => {
+                    self.decide(match outcome {
+                        Outcome::Released(reason) => Step::Store(Err(reason)),
+                        _ => Step::Lookup(Looked::VaryMiss),
+                    });
                     (wanted.stale, wanted.holding) = (None, None);
                     collapse = false;
                 }
                 Outcome::Failed(failed) => {
                     failure = failed;
+                    self.decide(Step::Failed);
                     if let Some(found) = wanted.stale.clone()
                         && self.covers_error(&wanted, &found)
                     {
-                        let how = How::hit(CacheResult::StaleError).stale(&found);
-                        if self.deliver_stored(sink, &found.stored, how).await? {
+                        self.decide(Step::StaleIfError);
+                        if self.deliver_stored(sink, &found.stored, found.soft_purged).await? {
                             return Ok(());
                         }
                     }
@@ -152,7 +152,6 @@ impl Exchange<'_> {
                 }
             }
         }
-        self.note_cache(How::forwarded(CacheResult::Miss, wanted.fwd, wanted.detail), None);
         self.deliver_refusal(sink, &Refusal::Origin(failure)).await
     }
 
@@ -170,8 +169,8 @@ impl Exchange<'_> {
     }
 
     /// Must this request not be answered by a fetch that began before it? Where purges may be unheard of, one may have come between.
-    fn wants_its_own(&self, wanted: &Wanted) -> bool {
-        wanted.fwd == Fwd::Request || self.request.fields.contains_key(IF_RANGE) || !self.edge.fleet.is_trusted()
+    fn wants_its_own(&self) -> bool {
+        self.trace.decision.by_request() || self.request.fields.contains_key(IF_RANGE) || !self.edge.fleet.is_trusted()
     }
 
     /// Runs the fetch and waits for its head; answers itself when the answer is for this client alone.
@@ -202,12 +201,10 @@ impl Exchange<'_> {
             Own::Nothing => None,
             Own::Head(fields) => Some(fields),
             Own::Whole(response) => {
-                let reason = match outcome {
-                    Outcome::Released(reason) => Some(reason),
-                    _ => wanted.detail,
-                };
-                let how = How::forwarded(CacheResult::Refused, wanted.fwd, reason);
-                let rest = self.deliver_origin(sink, *response, Some(how)).await?;
+                if let Outcome::Released(reason) = outcome {
+                    self.decide(Step::Store(Err(reason)));
+                }
+                let rest = self.deliver_origin(sink, *response).await?;
                 rest.release(self.edge);
                 return Ok(None);
             }
@@ -237,11 +234,12 @@ impl Exchange<'_> {
             self.edge.metrics.collapse_expired.inc();
             match collapse.expired {
                 CollapseExpired::Error => {
-                    self.note_cache(How::forwarded(CacheResult::Miss, wanted.fwd, wanted.detail), None);
+                    self.decide(Step::Fetch(Fetch::WaitExpired));
                     self.deliver_refusal(sink, &Refusal::CollapseExpired).await?;
                     return Ok(None);
                 }
                 CollapseExpired::Fetch if fill.take_second_writer(Instant::now(), collapse.wait) => {
+                    self.decide(Step::Fetch(Fetch::SecondWriter));
                     let second = self.edge.store.replace_fill(id, wanted.url(self.edge.store.seed()), &fill);
                     return self.as_writer(wanted, ask, id, second, sink).await;
                 }

@@ -1,16 +1,19 @@
 //! What was decided about one request, step by step: the one value that `Cache-Status`, the record, the metrics and
 //! `explain` are made from.
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::{
     cache::{CacheStatus, Fwd, LifetimeSource, Reason, Reuse},
     telemetry::CacheResult,
 };
 
-/// Steps of one request: nine before a fetch, and each of at most four fetches adds three. Beyond it the last step is
-/// overwritten, so that the end is always there.
-pub const STEPS_MAX: usize = 20;
+/// Steps of one request: nine before a fetch, each of at most four fetches adds three, and each of at most four further looks
+/// in the store as many. Beyond it the last step is overwritten, so that the end is always there.
+pub const STEPS_MAX: usize = 33;
+
+/// What is said where a route has no cache policy; a test compares it with what is formatted.
+const BYPASSED: &str = "eduham-edge; fwd=bypass";
 
 /// The chain of decisions about one request. Small and plain: pushing a step allocates and formats nothing; words are
 /// made only when somebody asks for them.
@@ -36,6 +39,8 @@ pub enum Step {
     Precondition,
     /// Some of the bytes that are asked for are not here.
     Missing,
+    /// The policy wants the answer anew.
+    Refresh,
     /// The client wants nothing but what is stored.
     OnlyIfCached,
     /// The answer will be for this client alone.
@@ -46,6 +51,12 @@ pub enum Step {
     Store(Result<LifetimeSource, Reason>),
     /// The origin said 304: the stored response has a new head.
     Freshened,
+    /// What is stored and what came make the answer together.
+    Completed,
+    /// Some of the stored body was evicted in this very moment.
+    Evicted,
+    /// What came is of another representation than what is stored, or not what was asked for.
+    Changed,
     /// The origin failed, now or a moment ago.
     Failed,
     /// What is stored stands in for an origin that failed.
@@ -121,63 +132,88 @@ impl Decision {
     /// What `Cache-Status` says; `None` where the edge itself is the origin. `ttl` is that of what is answered with.
     pub fn cache_status(&self, ttl: Option<i64>) -> Option<CacheStatus<'static>> {
         let mut status = CacheStatus::default();
-        let mut soft_purged = false;
-        let mut is_writer = false;
+        let (mut soft_purged, mut is_writer) = (false, false);
+        // Why the request went forward, and why what came was not for the store.
+        let (mut asked, mut refused) = (None, None);
         for step in self.steps() {
             match *step {
                 Step::Route(Routed::Cached) => {}
                 Step::Route(Routed::Uncached) => status.fwd = Some(Fwd::Bypass),
                 Step::Route(_) => return None,
-                Step::Aside(fwd, reason) => (status.fwd, status.detail) = (Some(fwd), Some(reason)),
-                Step::Lookup(Looked::Miss | Looked::Outlived) => status.fwd = Some(Fwd::UriMiss),
-                Step::Lookup(Looked::VaryMiss) => status.fwd = Some(Fwd::VaryMiss),
-                Step::Lookup(looked) => soft_purged = looked == Looked::SoftPurged,
+                Step::Aside(fwd, reason) => (status.fwd, asked) = (Some(fwd), Some(reason)),
+                Step::Refresh => (status.fwd, asked) = (Some(Fwd::Request), Some(Reason::Refresh)),
+                // It may be looked up again, because another's fetch has ended: what was found before counts no more.
+                Step::Lookup(looked) => {
+                    (status.hit, asked) = (false, None);
+                    soft_purged = looked == Looked::SoftPurged;
+                    status.fwd = match looked {
+                        Looked::Miss | Looked::Outlived => Some(Fwd::UriMiss),
+                        Looked::VaryMiss => Some(Fwd::VaryMiss),
+                        Looked::Found | Looked::SoftPurged => status.fwd,
+                    };
+                }
                 Step::Reuse(reuse) => {
                     status.fwd = reuse.fwd();
                     status.hit = status.fwd.is_none();
-                    status.detail = match reuse {
+                    asked = match reuse {
                         Reuse::Fresh => None,
                         Reuse::StaleAllowed | Reuse::StaleWhileRevalidate => Some(stale(soft_purged)),
                         Reuse::Validate(reason) | Reuse::Unusable(reason) => Some(reason),
                     };
                 }
-                Step::Precondition => {
-                    (status.hit, status.fwd, status.detail) = (false, Some(Fwd::Request), Some(Reason::Conditional));
+                Step::Precondition => (status.fwd, asked) = (Some(Fwd::Request), Some(Reason::Conditional)),
+                // A stale one is validated, whatever of it is here.
+                Step::Missing if status.hit => (status.hit, status.fwd, asked) = (false, Some(Fwd::Partial), None),
+                Step::Missing | Step::Completed | Step::Changed => {}
+                Step::Evicted => {
+                    status = CacheStatus { fwd: status.fwd.or(Some(Fwd::UriMiss)), ..CacheStatus::default() };
+                    asked = asked.filter(|_| status.fwd != Some(Fwd::UriMiss));
                 }
-                Step::Missing => {
-                    // A stale one is validated, whatever of it is here.
-                    status.fwd = status.fwd.or(Some(Fwd::Partial));
-                    status.detail = status.detail.filter(|_| !status.hit);
-                    status.hit = false;
-                }
-                Step::OnlyIfCached => status.detail = Some(Reason::OnlyIfCached),
-                Step::Alone(reason) => status.detail = Some(reason),
+                Step::OnlyIfCached => asked = Some(Reason::OnlyIfCached),
+                Step::Alone(reason) => asked = Some(reason),
                 Step::Fetch(fetch) => {
                     is_writer = matches!(fetch, Fetch::Writer | Fetch::SecondWriter);
                     status.collapsed = fetch == Fetch::Waiter;
                 }
-                Step::Store(Ok(_)) => status.stored = is_writer,
+                Step::Store(Ok(_)) => (status.stored, refused) = (is_writer, None),
+                // For all waiters at once; each fetches for itself then.
                 Step::Store(Err(reason)) => {
-                    // For all waiters at once; each fetches for itself then.
-                    (status.stored, status.collapsed, status.detail) = (false, false, Some(reason));
+                    (status.stored, status.collapsed, refused) = (false, false, Some(reason));
                 }
                 Step::Freshened => {
-                    (status.fwd_status, status.stored) = (Some(StatusCode::NOT_MODIFIED.as_u16()), is_writer)
+                    status.fwd_status = Some(StatusCode::NOT_MODIFIED.as_u16());
+                    status.stored = is_writer;
                 }
                 Step::Failed => status.collapsed = false,
                 Step::StaleIfError => {
-                    status = CacheStatus { hit: true, detail: Some(stale(soft_purged)), ..CacheStatus::default() };
+                    status = CacheStatus { hit: true, ..CacheStatus::default() };
+                    (asked, refused) = (Some(stale(soft_purged)), None);
                 }
             }
         }
+        status.detail = refused.or(asked);
         status.ttl = ttl.filter(|_| status.hit);
         (!self.steps().is_empty()).then_some(status)
+    }
+
+    /// The field itself. What the cache has no part in costs no formatting.
+    pub fn cache_status_field(&self, ttl: Option<i64>) -> Option<HeaderValue> {
+        match self.steps() {
+            [Step::Route(Routed::Uncached)] => Some(HeaderValue::from_static(BYPASSED)),
+            _ => HeaderValue::try_from(self.cache_status(ttl)?.to_string()).ok(),
+        }
+    }
+
+    /// Did the request go forward because it did not want what is stored?
+    pub fn by_request(&self) -> bool {
+        self.cache_status(None).is_some_and(|status| status.fwd == Some(Fwd::Request))
     }
 
     /// What the metrics count; `None` where the route has no cache policy or none was chosen.
     pub fn result(&self) -> Option<CacheResult> {
         let mut result = None;
-        let (mut validating, mut partial) = (false, false);
+        // A stale response is to be validated.
+        let mut validating = false;
         for step in self.steps() {
             result = match *step {
                 Step::Route(Routed::Cached) => Some(CacheResult::Miss),
@@ -185,25 +221,33 @@ impl Decision {
                 Step::Aside(..) => Some(CacheResult::Bypass),
                 Step::Reuse(Reuse::Fresh | Reuse::StaleAllowed) => Some(CacheResult::Hit),
                 Step::Reuse(Reuse::StaleWhileRevalidate) => Some(CacheResult::StaleUpdating),
-                Step::Reuse(Reuse::Validate(_)) => {
-                    validating = true;
+                Step::Reuse(reuse) => {
+                    validating = matches!(reuse, Reuse::Validate(_));
                     result
                 }
-                Step::Missing => {
-                    partial = true;
+                Step::Missing | Step::Evicted | Step::Changed => {
+                    validating = false;
                     Some(CacheResult::Miss)
                 }
-                Step::Precondition | Step::OnlyIfCached | Step::Alone(_) | Step::Failed => Some(CacheResult::Miss),
+                Step::Lookup(_) => {
+                    validating = false;
+                    result
+                }
+                Step::Refresh | Step::Precondition | Step::OnlyIfCached | Step::Alone(_) | Step::Failed => {
+                    Some(CacheResult::Miss)
+                }
                 Step::Fetch(Fetch::Waiter) => Some(CacheResult::Collapsed),
                 Step::Fetch(_) => Some(CacheResult::Miss),
                 Step::Store(Ok(_)) if result == Some(CacheResult::Collapsed) => result,
-                Step::Store(Ok(_)) if partial => Some(CacheResult::Partial),
                 Step::Store(Ok(_)) if validating => Some(CacheResult::Expired),
                 Step::Store(Ok(_)) => Some(CacheResult::Miss),
-                Step::Store(Err(_)) => Some(CacheResult::Refused),
+                Step::Store(Err(_)) => {
+                    validating = false;
+                    Some(CacheResult::Refused)
+                }
+                Step::Completed => Some(CacheResult::Partial),
                 Step::Freshened => Some(CacheResult::Revalidated),
                 Step::StaleIfError => Some(CacheResult::StaleError),
-                Step::Lookup(_) | Step::Reuse(Reuse::Unusable(_)) => result,
             };
         }
         result
@@ -224,7 +268,7 @@ mod tests {
         use Step::*;
         let cached = Route(Routed::Cached);
         let found = Lookup(Looked::Found);
-        let rows: [(&[Step], Option<&str>, Option<&str>); 15] = [
+        let rows: [(&[Step], Option<&str>, Option<&str>); 17] = [
             (&[], None, None),
             (&[Route(Routed::NoRoute)], None, None),
             (&[Route(Routed::Uncached)], Some("fwd=bypass"), None),
@@ -286,9 +330,27 @@ mod tests {
                     Missing,
                     Fetch(super::Fetch::Writer),
                     Store(Ok(LifetimeSource::MaxAge)),
+                    Completed,
                 ],
                 Some("fwd=partial; stored"),
                 Some("partial"),
+            ),
+            (
+                &[
+                    cached,
+                    Lookup(Looked::Miss),
+                    Fetch(super::Fetch::Waiter),
+                    Store(Err(Reason::NoFreshness)),
+                    Fetch(super::Fetch::Writer),
+                    Store(Ok(LifetimeSource::MaxAge)),
+                ],
+                Some("fwd=uri-miss; stored"),
+                Some("miss"),
+            ),
+            (
+                &[cached, found, Reuse(super::Reuse::Fresh), Evicted, Fetch(super::Fetch::Waiter), Failed],
+                Some("fwd=uri-miss"),
+                Some("miss"),
             ),
             (&[cached, Lookup(Looked::Miss), OnlyIfCached], Some("fwd=uri-miss; detail=only-if-cached"), Some("miss")),
             (
@@ -309,13 +371,15 @@ mod tests {
             steps.iter().for_each(|step| decision.push(*step));
             let told = decision.cache_status(Some(7)).map(|status| status.to_string());
             assert_eq!(told, status.map(|status| format!("eduham-edge; {status}")), "{steps:?}");
+            let field = decision.cache_status_field(Some(7));
+            assert_eq!(field.as_ref().map(|field| field.to_str().unwrap()), told.as_deref(), "{steps:?}");
             assert_eq!(decision.result().map(CacheResult::as_str), result, "{steps:?}");
         }
     }
 
     #[test]
     fn a_decision_is_small_and_keeps_its_end() {
-        assert!(size_of::<Decision>() <= 96, "{}", size_of::<Decision>());
+        assert!(size_of::<Decision>() <= 136, "{}", size_of::<Decision>());
         let mut decision = Decision::default();
         for _ in 0..STEPS_MAX + 3 {
             decision.push(Step::Failed);

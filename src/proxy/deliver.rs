@@ -10,6 +10,7 @@ use http::{
 use tokio::io::AsyncRead;
 
 use super::{
+    decision::Step,
     downstream::{ClientGone, Length, OutgoingHead, ResponseSink},
     exchange::Exchange,
     fetch::{OriginBody, OriginResponse},
@@ -19,18 +20,9 @@ use super::{
     synth::{Refusal, Synthetic, refuse},
 };
 use crate::{
-    cache::{self, CacheStatus, Meta, Precondition, RequestView, Selection},
+    cache::{self, Meta, Precondition, RequestView, Selection},
     store::{Body, Broken, Reader, Stored},
-    telemetry::CacheResult,
 };
-
-/// How a stored response came to be the answer.
-pub struct How {
-    pub result: CacheResult,
-    pub status: CacheStatus<'static>,
-    /// When a soft purge expired what is answered with.
-    pub soft_purged: Option<SystemTime>,
-}
 
 /// A body that comes in pieces; no pieces are its end, a body that breaks off is an error.
 trait ComingBody: Send {
@@ -61,12 +53,13 @@ impl<R: AsyncRead + Unpin + Send> ComingBody for OriginBody<R> {
 }
 
 impl Exchange<'_> {
-    /// Answers with a stored response; false when its body is gone, and nothing has been sent.
+    /// Answers with a stored response; false when its body is gone, and nothing has been sent. `soft_purged`: when a soft
+    /// purge expired it.
     pub async fn deliver_stored<S: ResponseSink>(
         &mut self,
         sink: &mut S,
         stored: &Arc<Stored>,
-        how: How,
+        soft_purged: Option<SystemTime>,
     ) -> Result<bool, ClientGone> {
         let now = self.edge.clock.now();
         let meta = &stored.meta;
@@ -74,7 +67,7 @@ impl Exchange<'_> {
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let is_empty = self.request.method == Method::HEAD || without_body(meta.status);
         let selection = if is_empty { Selection::Whole } else { cache::select(&view, meta, length) };
-        self.note_cache(how, Some((meta, now)));
+        self.note_reused(meta, now, soft_purged);
         if self.deliver_precondition(sink, meta, now).await? {
             return Ok(true);
         }
@@ -84,7 +77,10 @@ impl Exchange<'_> {
             for range in selection.ranges(length) {
                 match self.edge.store.bytes(stored, range) {
                     Some(pieces) => parts.push(pieces),
-                    None => return Ok(false),
+                    None => {
+                        self.decide(Step::Evicted);
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -115,15 +111,10 @@ impl Exchange<'_> {
     }
 
     /// Answers from a fill while it runs.
-    pub async fn deliver_filling<S: ResponseSink>(
-        &mut self,
-        sink: &mut S,
-        filling: Filling,
-        how: How,
-    ) -> Result<(), ClientGone> {
+    pub async fn deliver_filling<S: ResponseSink>(&mut self, sink: &mut S, filling: Filling) -> Result<(), ClientGone> {
         let now = self.edge.clock.now();
         let meta = &filling.coming.meta;
-        self.note_cache(how, Some((meta, now)));
+        self.note_reused(meta, now, None);
         if self.deliver_precondition(sink, meta, now).await? {
             return Ok(());
         }
@@ -157,14 +148,10 @@ impl Exchange<'_> {
         &mut self,
         sink: &mut S,
         response: OriginResponse<R>,
-        how: Option<How>,
     ) -> Result<Box<OriginBody<R>>, ClientGone> {
         let mut outgoing = response.fields;
         self.note_origin(&response.seen, &outgoing);
         fields::strip_for_client(&mut outgoing);
-        if let Some(how) = how {
-            self.note_cache(how, None);
-        }
         self.sign(&mut outgoing);
         let status = response.status;
         let length = if self.request.method == Method::HEAD || without_body(status) {
@@ -324,9 +311,7 @@ impl Exchange<'_> {
 
     /// `Cache-Status`, `Via`, `X-Request-Id`.
     fn sign(&self, outgoing: &mut HeaderMap) {
-        if let Some(status) = &self.trace.cache_status
-            && let Ok(status) = HeaderValue::try_from(status.to_string())
-        {
+        if let Some(status) = self.trace.decision.cache_status_field(self.trace.ttl) {
             fields::append(outgoing, CACHE_STATUS, status);
         }
         fields::sign_answer(outgoing, &self.request.id);

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     Edge, Snapshot,
-    deliver::How,
+    decision::{Decision, Routed, Step},
     downstream::{ClientGone, RequestBody, RequestBodyError, ResponseSink},
     fetch::{OriginRequest, Seen},
     fields::{self, Hop},
@@ -19,12 +19,7 @@ use super::{
     synth::{self, Refusal, Synthetic},
     websocket::{Opened, Socket},
 };
-use crate::{
-    cache::{CacheStatus, Meta},
-    telemetry::{CacheResult, RouteMetrics},
-    upstream::Pool,
-    wire::RequestHead,
-};
+use crate::{cache::Meta, telemetry::RouteMetrics, upstream::Pool, wire::RequestHead};
 
 /// A request on its way, what is known of it so far, and what the record will say.
 pub struct Exchange<'a> {
@@ -42,8 +37,8 @@ pub struct Trace {
     pub route: Option<Arc<Route>>,
     pub metrics: Option<Arc<RouteMetrics>>,
     pub status: u16,
-    pub cache: Option<CacheResult>,
-    pub cache_status: Option<CacheStatus<'static>>,
+    /// What was decided, step by step.
+    pub decision: Decision,
     pub key_hash: Option<u128>,
     pub age: Option<Duration>,
     pub ttl: Option<i64>,
@@ -132,23 +127,27 @@ impl Exchange<'_> {
             return Ok(None);
         }
         if self.connection.redirect_to_https {
+            self.decide(Step::Route(Routed::Redirect));
             let to = format!("https://{}{}", self.request.authority.host, self.request.target.path_and_query());
             self.deliver_synthetic(sink, synth::redirect(StatusCode::PERMANENT_REDIRECT, &to), false).await?;
             return Ok(None);
         }
         let Some(route) = self.choose_route() else {
             self.trace.metrics = Some(Arc::clone(self.snapshot.router.unmatched()));
+            self.decide(Step::Route(Routed::NoRoute));
             self.deliver_refusal(sink, &Refusal::NoRoute).await?;
             return Ok(None);
         };
         match &route.action {
             Action::Respond(respond) => {
+                self.decide(Step::Route(Routed::Respond));
                 let fields = respond.headers.clone();
                 let synthetic = Synthetic { status: respond.status, fields, body: respond.body.clone() };
                 self.deliver_synthetic(sink, synthetic, false).await?;
                 Ok(None)
             }
             Action::Redirect(redirect) => {
+                self.decide(Step::Route(Routed::Redirect));
                 let to = self.redirect_target(&route, redirect);
                 self.deliver_synthetic(sink, synth::redirect(redirect.status, &to), false).await?;
                 Ok(None)
@@ -174,6 +173,7 @@ impl Exchange<'_> {
         let sticky = match self.sticky(route) {
             Ok(sticky) => sticky,
             Err(refusal) => {
+                self.decide(Step::Route(Routed::Refused));
                 self.deliver_refusal(sink, &refusal).await?;
                 return Ok(None);
             }
@@ -181,19 +181,25 @@ impl Exchange<'_> {
         if let Some(websocket) = &route.websocket
             && self.request.wants_websocket()
         {
+            self.decide(Step::Route(Routed::Socket));
             return self.open_socket(route, websocket, pool, sticky, body.is_empty(), sink).await;
         }
         let body_max = route.limits.body_bytes.unwrap_or(self.snapshot.config.server.limits.body_bytes);
         body.limit(body_max, route.limits.body_timeout);
         if body.length().is_some_and(|length| length > body_max) {
+            self.decide(Step::Route(Routed::Refused));
             self.deliver_refusal(sink, &Refusal::Body(RequestBodyError::TooLarge)).await?;
             return Ok(None);
         }
         match &route.cache {
-            Some(policy) => self.cached(route, &Arc::clone(policy), pool, sticky, body, sink).await?,
+            Some(policy) => {
+                self.decide(Step::Route(Routed::Cached));
+                self.cached(route, &Arc::clone(policy), pool, sticky, body, sink).await?;
+            }
             None => {
+                self.decide(Step::Route(Routed::Uncached));
                 let request = self.origin_request(route, pool, sticky);
-                self.pass(pool, request, body, sink, None).await?;
+                self.pass(pool, request, body, sink).await?;
             }
         }
         Ok(None)
@@ -282,19 +288,15 @@ impl Exchange<'_> {
         to
     }
 
-    /// What the cache did; `reused` when the answer is made from a stored head.
-    pub fn note_cache(&mut self, how: How, reused: Option<(&Meta, SystemTime)>) {
-        let mut status = how.status;
-        if let Some((meta, now)) = reused {
-            self.trace.age = Some(meta.age(now));
-            let ttl = how.soft_purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged));
-            self.trace.ttl = Some(ttl);
-            if status.hit {
-                status.ttl = Some(ttl);
-            }
-            self.note_origin_fields(&meta.fields);
-        }
-        self.trace.cache = Some(how.result);
-        self.trace.cache_status = Some(status);
+    /// Notes one decision.
+    pub fn decide(&mut self, step: Step) {
+        self.trace.decision.push(step);
+    }
+
+    /// The answer is made from a stored head.
+    pub fn note_reused(&mut self, meta: &Meta, now: SystemTime, soft_purged: Option<SystemTime>) {
+        self.trace.age = Some(meta.age(now));
+        self.trace.ttl = Some(soft_purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged)));
+        self.note_origin_fields(&meta.fields);
     }
 }

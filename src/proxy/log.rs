@@ -46,11 +46,12 @@ impl Exchange<'_> {
         metrics.request(&self.request.method, status);
         metrics.request_duration.observe(duration.as_secs_f64());
         metrics.response_bytes.inc_by(bytes_sent);
-        if let Some(result) = trace.cache {
+        let result = trace.decision.result();
+        if let Some(result) = result {
             metrics.cache(result, bytes_sent);
         }
         if let Some(after) = trace.first_byte {
-            metrics.first_byte(trace.cache, after);
+            metrics.first_byte(result, after);
         }
         if let Some(error) = trace.error {
             metrics.error(error);
@@ -71,7 +72,7 @@ impl Exchange<'_> {
             return;
         }
         let (request, trace) = (&self.request, &self.trace);
-        let cache_status = trace.cache_status.as_ref();
+        let cache_status = trace.decision.cache_status(trace.ttl);
         let host = request.authority.to_string();
         self.edge.access.write(&AccessRecord {
             time: self.edge.clock.now(),
@@ -94,7 +95,7 @@ impl Exchange<'_> {
             bytes_sent: trace.bytes_sent,
             content_type: text(&trace.answered, &CONTENT_TYPE),
             range: text(&request.fields, &RANGE),
-            cache_status: trace.cache.map(|result| result.as_str()),
+            cache_status: trace.decision.result().map(|result| result.as_str()),
             detail: cache_status.and_then(|status| status.detail).map(|reason| reason.as_str()),
             key_hash: trace.key_hash,
             variant: None,

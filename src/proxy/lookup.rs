@@ -4,13 +4,13 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, Method,
-    header::{ACCEPT_LANGUAGE, CACHE_CONTROL, COOKIE, HeaderValue, IF_RANGE, PRAGMA, RANGE},
+    header::{CACHE_CONTROL, IF_RANGE, PRAGMA, RANGE},
 };
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    deliver::How,
+    decision::{Looked, Step},
     downstream::{ClientGone, RequestBody, ResponseSink},
     exchange::Exchange,
     fetch::OriginRequest,
@@ -21,11 +21,10 @@ use super::{
 };
 use crate::{
     cache::{
-        self, CacheStatus, ClientDirectives, Fwd, Key, Policy, Precondition, Reason, RequestDirectives, RequestView,
-        Reuse, Use, VariantKey, Vary,
+        self, ClientDirectives, Key, Policy, Precondition, RequestDirectives, RequestView, Reuse, Standing, Use,
+        VariantKey, Vary,
     },
     store::{Body, Fill, Found, Joined, Lookup, Place, Stored},
-    telemetry::CacheResult,
     upstream::Pool,
 };
 
@@ -47,26 +46,30 @@ pub struct Wanted {
     pub holding: Option<Found>,
     /// Asking for parts has been no success.
     pub whole_only: bool,
-    pub fwd: Fwd,
-    pub detail: Option<Reason>,
+    /// What the last look in the store came to, as the law asks it.
+    pub standing: Standing,
 }
 
 impl Wanted {
-    /// Fills are shared per key and range, and per variant as soon as it is known that there are any: before, a variant
-    /// that does not fit its waiter is found out at the head.
     pub fn fill_id(&self, ask: &Ask, request: &HeaderMap) -> u128 {
-        let range = ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()));
-        let variant = match &self.vary {
-            Some(vary) if *vary != Vary::None => xxh3_128(VariantKey::of(vary, request).as_bytes()),
-            _ => 0,
-        };
-        self.key.hash() ^ range ^ variant
+        fill_id(&self.key, self.vary.as_ref(), request)
+            ^ ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()))
     }
 
     /// What a purge of the URL names.
     pub fn url(&self, seed: u64) -> u128 {
         self.key.url_hash(seed)
     }
+}
+
+/// Which fill brings the whole of it. Fills are shared per key (and range), and per variant as soon as it is known that there
+/// are any: before, a variant that does not fit its waiter is found out at the head.
+pub fn fill_id(key: &Key, vary: Option<&Vary>, request: &HeaderMap) -> u128 {
+    let variant = match vary {
+        Some(vary) if *vary != Vary::None => xxh3_128(VariantKey::of(vary, request).as_bytes()),
+        _ => 0,
+    };
+    key.hash() ^ variant
 }
 
 impl Exchange<'_> {
@@ -81,18 +84,14 @@ impl Exchange<'_> {
         sink: &mut S,
     ) -> Result<(), ClientGone> {
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
-        let aside = cache::aside(&view, self.request.target.query(), !body.is_empty(), policy);
-        if let Some((fwd, reason)) = aside {
+        let query = self.request.target.query();
+        if let Some((fwd, reason)) = cache::aside(&view, query, !body.is_empty(), policy) {
+            self.decide(Step::Aside(fwd, reason));
             let request = self.origin_request(route, pool, sticky);
-            let how = How::forwarded(CacheResult::Bypass, fwd, Some(reason));
-            return self.pass(pool, request, body, sink, Some(how)).await;
+            return self.pass(pool, request, body, sink).await;
         }
         let directives = cache::directives(&self.request.fields, policy);
-        if let Some(language) = cache::preferred(&self.request.fields, &policy.languages)
-            && let Ok(language) = HeaderValue::from_str(language)
-        {
-            self.request.fields.insert(ACCEPT_LANGUAGE, language);
-        }
+        cache::normalise_language(&mut self.request.fields, policy);
         let key = Arc::new(self.key(policy));
         self.trace.key_hash = Some(key.hash());
         let mut wanted = Wanted {
@@ -107,38 +106,25 @@ impl Exchange<'_> {
             stale: None,
             holding: None,
             whole_only: false,
-            fwd: Fwd::UriMiss,
-            detail: None,
+            standing: Standing::default(),
         };
         if cache::refreshes(policy, &self.request.fields, self.request.target.query()) {
-            (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Refresh));
+            self.decide(Step::Refresh);
         } else if self.answer_from_store(&mut wanted, sink).await? {
             return Ok(());
         }
         if cache::only_if_cached(&wanted.directives, policy) {
-            let how = How::forwarded(CacheResult::Miss, wanted.fwd, Some(Reason::OnlyIfCached));
-            self.note_cache(how, None);
+            self.decide(Step::OnlyIfCached);
             return self.deliver_refusal(sink, &Refusal::OnlyIfCached).await;
         }
-        let alone = if wanted.directives.no_store {
-            Some(Reason::RequestNoStore)
-        } else if wanted.detail == Some(Reason::Conditional) {
-            wanted.detail
-        } else if self.request.method == Method::HEAD {
-            Some(Reason::Method)
-        } else if matches!(wanted.fwd, Fwd::UriMiss) && !self.edge.store.is_used_enough(&wanted.key, policy.min_uses) {
-            Some(Reason::MinUses)
-        } else if self.request.fields.contains_key(IF_RANGE) && wanted.stale.is_none() && wanted.holding.is_none() {
-            // Which of two answers it is, the client's own validator says.
-            Some(Reason::Partial)
-        } else {
-            None
-        };
-        match alone {
+        wanted.standing.held = wanted.stale.is_some() || wanted.holding.is_some();
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        let is_used_enough = || self.edge.store.is_used_enough(&wanted.key, policy.min_uses);
+        match cache::alone(&view, &wanted.directives, wanted.standing, is_used_enough) {
             Some(reason) => {
+                self.decide(Step::Alone(reason));
                 let request = self.shared_request(&wanted);
-                let how = How::forwarded(CacheResult::Miss, wanted.fwd, Some(reason));
-                self.pass(pool, request, body, sink, Some(how)).await
+                self.pass(pool, request, body, sink).await
             }
             None => self.answer_from_fill(wanted, sink).await,
         }
@@ -167,90 +153,78 @@ impl Exchange<'_> {
         let query = cache::forwarded_query(self.request.target.query(), &wanted.policy);
         request.target = self.origin_target(&wanted.route, query.as_deref());
         unkeyed::strip(&mut request.fields, &wanted.policy.key_headers);
-        if wanted.policy.forward_cookies.is_some() {
-            match cache::forwarded_cookies(&request.fields, &wanted.policy) {
-                Some(cookies) => _ = request.fields.insert(COOKIE, cookies),
-                None => _ = request.fields.remove(COOKIE),
-            }
-        }
+        cache::limit_cookies(&mut request.fields, &wanted.policy);
         request
     }
 
-    /// Answers from the store if the law allows; else `wanted` says why not.
+    /// Answers from the store if the law allows; else `wanted` says what was found.
     pub(super) async fn answer_from_store<S: ResponseSink>(
         &mut self,
         wanted: &mut Wanted,
         sink: &mut S,
     ) -> Result<bool, ClientGone> {
         (wanted.stale, wanted.holding) = (None, None);
-        (wanted.fwd, wanted.detail) = (Fwd::UriMiss, None);
+        wanted.standing = Standing::default();
         let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
             Lookup::Found(found) => found,
             Lookup::VaryMiss(vary) => {
-                (wanted.fwd, wanted.vary) = (Fwd::VaryMiss, Some(vary));
+                self.decide(Step::Lookup(Looked::VaryMiss));
+                wanted.vary = Some(vary);
                 return Ok(false);
             }
-            Lookup::Miss => return Ok(false),
+            Lookup::Miss => {
+                self.decide(Step::Lookup(Looked::Miss));
+                wanted.standing.uri_miss = true;
+                return Ok(false);
+            }
         };
         wanted.seen = Some(Arc::clone(&found.stored));
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
-        let reuse = match cache::usable(meta, &view, &wanted.directives, &wanted.policy, now, found.soft_purged) {
-            Use::Outlived => {
-                self.edge.store.remove(&found.stored);
-                return Ok(false);
-            }
-            Use::PreconditionFailed => {
-                (wanted.fwd, wanted.detail) = (Fwd::Request, Some(Reason::Conditional));
-                return Ok(false);
-            }
-            // A node that may not have heard of a purge asks; a purge may have meant this.
-            Use::Reuse(_) if !self.edge.fleet.is_trusted() => Reuse::Validate(Reason::Purged),
-            Use::Reuse(reuse) => reuse,
+        let purge = (found.soft_purged, self.edge.fleet.is_trusted());
+        let used = cache::usable(meta, &view, &wanted.directives, &wanted.policy, now, purge);
+        if used == Use::Outlived {
+            self.decide(Step::Lookup(Looked::Outlived));
+            self.edge.store.remove(&found.stored);
+            wanted.standing.uri_miss = true;
+            return Ok(false);
+        }
+        self.decide(Step::Lookup(if found.soft_purged.is_some() { Looked::SoftPurged } else { Looked::Found }));
+        let Use::Reuse(reuse) = used else {
+            self.decide(Step::Precondition);
+            wanted.standing.precondition_failed = true;
+            return Ok(false);
         };
-        let as_it_is = reuse.fwd().is_none();
         if !matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed) {
             // A fetch for this variant is none for the others.
             wanted.vary = Some(meta.vary().clone());
         }
+        self.decide(Step::Reuse(reuse));
         if !matches!(reuse, Reuse::Unusable(_)) && self.missing(&found.stored).is_some() {
-            (wanted.fwd, wanted.detail) = match reuse {
-                Reuse::Validate(reason) => (reuse.fwd().unwrap_or(Fwd::Stale), Some(reason)),
-                _ => (Fwd::Partial, None),
-            };
+            self.decide(Step::Missing);
             // Without a strong validator nothing can be added to it, and nothing that is stale can be kept.
-            let is_usable = as_it_is || cache::has_strong_validator(meta);
+            let is_usable = reuse.fwd().is_none() || cache::has_strong_validator(&found.stored.meta);
             wanted.holding = Some(found).filter(|_| is_usable);
             return Ok(false);
         }
         match reuse {
-            Reuse::Fresh => self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit)).await,
-            Reuse::StaleAllowed => {
-                self.deliver_stored(sink, &found.stored, How::hit(CacheResult::Hit).stale(&found)).await
-            }
+            Reuse::Fresh | Reuse::StaleAllowed => self.deliver_stored(sink, &found.stored, found.soft_purged).await,
             Reuse::StaleWhileRevalidate => {
                 self.revalidate_behind(wanted, &found);
-                let how = How::hit(CacheResult::StaleUpdating).stale(&found);
-                self.deliver_stored(sink, &found.stored, how).await
+                self.deliver_stored(sink, &found.stored, found.soft_purged).await
             }
-            Reuse::Validate(reason) => {
+            Reuse::Validate(_) => {
                 let id = wanted.fill_id(&self.ask_for(wanted), &self.request.fields);
                 if self.edge.store.is_failing(id, Instant::now()) && self.covers_error(wanted, &found) {
                     // It failed a moment ago: nobody waits for the next failure (contract: Stale).
-                    let how = How::hit(CacheResult::StaleError).stale(&found);
-                    return self.deliver_stored(sink, &found.stored, how).await;
+                    self.decide(Step::StaleIfError);
+                    return self.deliver_stored(sink, &found.stored, found.soft_purged).await;
                 }
-                wanted.fwd = reuse.fwd().unwrap_or(Fwd::Stale);
-                wanted.detail = Some(reason);
                 wanted.stale = Some(found);
                 Ok(false)
             }
-            Reuse::Unusable(reason) => {
-                wanted.fwd = Fwd::Miss;
-                wanted.detail = Some(reason);
-                Ok(false)
-            }
+            Reuse::Unusable(_) => Ok(false),
         }
     }
 
@@ -363,22 +337,5 @@ impl Exchange<'_> {
             client,
         }
         .spawn();
-    }
-}
-
-impl How {
-    pub fn hit(result: CacheResult) -> Self {
-        Self { result, status: CacheStatus { hit: true, ..CacheStatus::default() }, soft_purged: None }
-    }
-
-    pub fn forwarded(result: CacheResult, fwd: Fwd, detail: Option<Reason>) -> Self {
-        Self { result, status: CacheStatus { fwd: Some(fwd), detail, ..CacheStatus::default() }, soft_purged: None }
-    }
-
-    /// What is answered with is stale.
-    pub(super) fn stale(mut self, found: &Found) -> Self {
-        self.status.detail = Some(if found.soft_purged.is_some() { Reason::Purged } else { Reason::Stale });
-        self.soft_purged = found.soft_purged;
-        self
     }
 }

@@ -9,7 +9,6 @@ use http::{
 };
 
 use super::{
-    deliver::How,
     downstream::{ClientGone, Length, OutgoingHead, ResponseSink},
     exchange::Exchange,
     lookup::Wanted,
@@ -145,7 +144,7 @@ impl Exchange<'_> {
         coming: &Arc<Coming>,
         reader: Reader,
         selection: &Selection,
-        how: How,
+        first_use: bool,
     ) -> Result<(), ClientGone> {
         let now = self.edge.clock.now();
         let meta = &coming.meta;
@@ -153,8 +152,7 @@ impl Exchange<'_> {
             // A body of unknown length has no ranges.
             return Ok(());
         };
-        let first_use = how.status.stored;
-        self.note_cache(how, Some((meta, now)));
+        self.note_reused(meta, now, None);
         if self.deliver_precondition(sink, meta, now).await? {
             return Ok(());
         }

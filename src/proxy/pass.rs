@@ -7,7 +7,6 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::io::AsyncWrite;
 
 use super::{
-    deliver::How,
     downstream::{ClientGone, RequestBody, RequestBodyError, ResponseSink},
     exchange::Exchange,
     fetch::{self, Interim, OriginRequest, OriginResponse, Payload, Source, Tries, outgoing, read_head},
@@ -53,7 +52,6 @@ impl Exchange<'_> {
         request: OriginRequest,
         body: &mut B,
         sink: &mut S,
-        how: Option<How>,
     ) -> Result<(), ClientGone> {
         if self.request.expect_continue && !body.is_empty() {
             sink.interim(StatusCode::CONTINUE, &HeaderMap::new()).await?;
@@ -67,17 +65,17 @@ impl Exchange<'_> {
             match fetch::fetch(self.edge, pool, &request, &payload, &mut ToClient(sink)).await {
                 Ok(response) => {
                     self.after_answer(&response, &request);
-                    let rest = self.deliver_origin(sink, response, how).await?;
+                    let rest = self.deliver_origin(sink, response).await?;
                     rest.release(self.edge);
                     Ok(())
                 }
                 Err((failure, seen)) => {
                     self.trace.seen = seen;
-                    self.origin_failed(sink, failure, how).await
+                    self.origin_failed(sink, failure).await
                 }
             }
         } else {
-            self.pass_streaming(pool, request, body, sink, how).await
+            self.pass_streaming(pool, request, body, sink).await
         }
     }
 
@@ -88,7 +86,6 @@ impl Exchange<'_> {
         request: OriginRequest,
         body: &mut B,
         sink: &mut S,
-        how: Option<How>,
     ) -> Result<(), ClientGone> {
         let mut tries = Tries::new(self.edge, pool, &request);
         let connected = tries.connect().await;
@@ -97,7 +94,7 @@ impl Exchange<'_> {
             Ok(connected) => connected,
             Err((failure, seen)) => {
                 self.trace.seen = seen;
-                return self.origin_failed(sink, failure, how).await;
+                return self.origin_failed(sink, failure).await;
             }
         };
         self.trace.seen = seen.clone();
@@ -129,7 +126,7 @@ impl Exchange<'_> {
             Ok(head) => head,
             Err(error) => {
                 lease.peer().count_failure(error.failure().error);
-                return self.origin_failed(sink, error.failure(), how).await;
+                return self.origin_failed(sink, error.failure()).await;
             }
         };
         lease.peer().observe_first_byte(started.elapsed());
@@ -141,7 +138,7 @@ impl Exchange<'_> {
         self.after_answer(&response, &request);
         let mut cut_short = false;
         let rest = {
-            let mut answer = std::pin::pin!(self.deliver_origin(sink, response, how));
+            let mut answer = std::pin::pin!(self.deliver_origin(sink, response));
             loop {
                 tokio::select! {
                     biased;
@@ -172,15 +169,7 @@ impl Exchange<'_> {
         self.deliver_refusal(sink, &Refusal::Body(error)).await
     }
 
-    async fn origin_failed<S: ResponseSink>(
-        &mut self,
-        sink: &mut S,
-        failure: Failure,
-        how: Option<How>,
-    ) -> Result<(), ClientGone> {
-        if let Some(how) = how {
-            self.note_cache(how, None);
-        }
+    async fn origin_failed<S: ResponseSink>(&mut self, sink: &mut S, failure: Failure) -> Result<(), ClientGone> {
         self.deliver_refusal(sink, &Refusal::Origin(failure)).await
     }
 

@@ -90,7 +90,7 @@ impl Exchange<'_> {
         }
         if response.status != StatusCode::SWITCHING_PROTOCOLS {
             self.count_open(route, "rejected");
-            let rest = self.deliver_origin(sink, response, None).await?;
+            let rest = self.deliver_origin(sink, response).await?;
             rest.release(self.edge);
             return Ok(None);
         }

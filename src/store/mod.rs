@@ -479,6 +479,11 @@ impl Store {
         Waiting(self.fills_waiting.clone())
     }
 
+    /// Is there a fetch under `id` that others may join?
+    pub fn is_filling(&self, id: u128) -> bool {
+        self.fills().contains_key(&id)
+    }
+
     /// The fill is over: nobody joins it any more.
     pub fn end_fill(&self, id: u128, fill: &Arc<Fill>) {
         let mut fills = self.fills();
@@ -503,6 +508,11 @@ impl Store {
         if self.uncollapsible.contains_key(&id) {
             self.uncollapsible.invalidate(&id);
         }
+    }
+
+    /// How often a key that is not stored was asked for.
+    pub fn uses(&self, key: &Key) -> u32 {
+        self.uses.get(&key.hash()).unwrap_or(0)
     }
 
     /// Counts that `key` was asked for and is not stored: was that often enough for storing it?
