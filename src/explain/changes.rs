@@ -305,6 +305,12 @@ pub(super) fn outlived(facts: &Facts<'_>) -> Vec<Change> {
     vec![facts.config("keep", seconds(facts.age + EXAMPLE), "kept to be validated"), facts.longer()]
 }
 
+/// What would give a route a policy.
+pub(super) fn cached(policy: &Policy, place: Spot) -> Change {
+    let (key, to) = (place.key.clone(), Some(policy.name.clone()));
+    Change { of: Party::Config, key, to, place: Some(place), note: "or another policy" }
+}
+
 /// The facts of a response at an age.
 pub(super) fn facts_of<'a>(request: Facts<'a>, meta: &'a Meta, now: std::time::SystemTime) -> Facts<'a> {
     let expired = Duration::from_secs(meta.ttl(now).min(0).unsigned_abs());

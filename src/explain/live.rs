@@ -91,8 +91,16 @@ pub fn live(
     let Cached { route, policy, key, directives } = &cached;
     let facts = Facts::of_request(scene, &route.name, policy, &request, query.as_deref(), &nothing);
     let mut ttl = None;
-    let outcome = match store.lookup(key, &request) {
-        Lookup::Found(found) => {
+    let looked = match cache::refreshes(policy, &request, query.as_deref()) {
+        true => {
+            walk.telling.push(Step::Refresh);
+            walk.telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
+            None
+        }
+        false => Some(store.lookup(key, &request)),
+    };
+    let outcome = match looked {
+        Some(Lookup::Found(found)) => {
             let meta = &found.stored.meta;
             let facts = changes::facts_of(facts, meta, now);
             ttl = Some(match found.soft_purged {
@@ -102,16 +110,19 @@ pub fn live(
             reusing::reuse(&mut walk.telling, &cached, &view, meta, &facts, (now, found.soft_purged, trusted))
         }
         missed => {
-            let uri_miss = !matches!(missed, Lookup::VaryMiss(_));
+            let uri_miss = matches!(missed, Some(Lookup::Miss));
             let standing = Standing { uri_miss, precondition_failed: false, held: false };
             // Asking here is no use.
             let used_enough = || policy.min_uses <= 1 || store.uses(key).saturating_add(1) >= policy.min_uses;
-            let (looked, outcome) = match missed {
-                Lookup::VaryMiss(_) => (Looked::VaryMiss, "other variants alone"),
-                _ => (Looked::Miss, "nothing stored"),
+            let looked = match missed {
+                Some(Lookup::VaryMiss(_)) => Some((Looked::VaryMiss, "other variants alone")),
+                Some(_) => Some((Looked::Miss, "nothing stored")),
+                None => None,
             };
-            walk.telling.push(Step::Lookup(looked));
-            walk.telling.tell(rules::LOOKUP, "the key and the fields that Vary names", outcome, None);
+            if let Some((looked, outcome)) = looked {
+                walk.telling.push(Step::Lookup(looked));
+                walk.telling.tell(rules::LOOKUP, "the key and the fields that Vary names", outcome, None);
+            }
             if cache::only_if_cached(directives, policy) {
                 walk.telling.push(Step::OnlyIfCached);
                 walk.telling.tell_reason(Reason::OnlyIfCached, "only-if-cached", "504: nothing stored", &facts);

@@ -104,21 +104,27 @@ pub fn offline(
         Ok(cached) => cached,
         Err(outcome) => return Ok(walk.ended(outcome)),
     };
-    walk.telling.push(Step::Lookup(Looked::Miss));
-    walk.telling.tell(rules::LOOKUP, "nothing is stored here", "miss", None);
     let request = walk.taken.request.fields.clone();
     let method = walk.taken.request.method.clone();
     let query = walk.taken.request.target.query().map(str::to_owned);
     let nothing = HeaderMap::new();
     let Cached { route, policy, directives, .. } = &cached;
     let facts = Facts::of_request(scene, &route.name, policy, &request, query.as_deref(), &nothing);
+    let refreshes = cache::refreshes(policy, &request, query.as_deref());
+    if refreshes {
+        walk.telling.push(Step::Refresh);
+        walk.telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
+    } else {
+        walk.telling.push(Step::Lookup(Looked::Miss));
+        walk.telling.tell(rules::LOOKUP, "nothing is stored here", "miss", None);
+    }
     if cache::only_if_cached(directives, policy) {
         walk.telling.push(Step::OnlyIfCached);
         walk.telling.tell_reason(Reason::OnlyIfCached, "Cache-Control: only-if-cached", "504: nothing stored", &facts);
         return Ok(walk.ended(Outcome::Refused));
     }
     let view = RequestView { method: &method, fields: &request };
-    let standing = Standing { uri_miss: true, precondition_failed: false, held: false };
+    let standing = Standing { uri_miss: !refreshes, precondition_failed: false, held: false };
     if let Some(reason) = cache::alone(&view, directives, standing, || policy.min_uses <= 1) {
         walk.telling.push(Step::Alone(reason));
         walk.telling.tell_reason(
@@ -207,8 +213,14 @@ fn again(walk: &Walk<'_>, cached: &Cached, meta: &Meta, facts: Facts<'_>, now: S
     telling.push(Step::Route(Routed::Cached));
     let request = &walk.taken.request;
     let view = RequestView { method: &request.method, fields: &request.fields };
-    let facts = changes::facts_of(facts, meta, now);
-    let outcome = reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None, true));
+    let outcome = if cache::refreshes(&cached.policy, view.fields, facts.query) {
+        telling.push(Step::Refresh);
+        telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
+        Outcome::Fetched
+    } else {
+        let facts = changes::facts_of(facts, meta, now);
+        reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None, true))
+    };
     Next {
         after: after.as_secs_f64(),
         verdict: telling.verdict(outcome),

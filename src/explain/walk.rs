@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::{
     Explanation, KeyTold, Outcome, PassedOver, RequestTold, RouteTold, Scene,
-    changes::Facts,
+    changes::{self, Facts},
     request::{self, Ask, AskError, Taken},
     rules,
     telling::Telling,
@@ -117,8 +117,13 @@ impl<'a> Walk<'a> {
         }
         let Some(policy) = route.cache.clone() else {
             let place = places.of_route(name, "cache");
+            let policies = &self.telling.scene.config.policies;
+            let change = policies.first().zip(place.clone()).map(|(policy, place)| changes::cached(policy, place));
             self.telling.push(Step::Route(Routed::Uncached));
             self.telling.tell(rules::NO_POLICY, "cache: none", "passed to the origin and back, nothing stored", place);
+            if let Some(told) = self.telling.steps.last_mut() {
+                told.changes.extend(change);
+            }
             return Err(Outcome::Passed);
         };
         self.telling.push(Step::Route(Routed::Cached));
