@@ -78,7 +78,7 @@ pub fn live(
     now: SystemTime,
 ) -> Result<Explanation, AskError> {
     let mut walk = Walk::new(scene, ask)?;
-    let cached = match walk.to_the_key() {
+    let cached = match walk.until_key() {
         Ok(cached) => cached,
         Err(outcome) => return Ok(walk.ended(outcome)),
     };

@@ -100,7 +100,7 @@ pub fn offline(
     after: Duration,
 ) -> Result<Explanation, AskError> {
     let mut walk = Walk::new(scene, ask)?;
-    let cached = match walk.to_the_key() {
+    let cached = match walk.until_key() {
         Ok(cached) => cached,
         Err(outcome) => return Ok(walk.ended(outcome)),
     };

@@ -48,7 +48,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks to the key; an explanation where the way ends before.
-    pub(super) fn to_the_key(&mut self) -> Result<Cached, Outcome> {
+    pub(super) fn until_key(&mut self) -> Result<Cached, Outcome> {
         let places = &self.telling.scene.config.places;
         let line = format!("{} {}", self.taken.request.method, self.taken.request.target.received());
         if let Some(refusal) = &self.taken.refusal {

@@ -2,14 +2,24 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, RANGE, REFERER, USER_AGENT, VARY},
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, RANGE, REFERER, SET_COOKIE,
+        USER_AGENT, VARY,
+    },
 };
 
 use super::{exchange::Exchange, fetch::Seen};
-use crate::{telemetry::AccessRecord, wire::Version};
+use crate::{
+    cache::{VariantKey, Vary},
+    telemetry::AccessRecord,
+    wire::Version,
+};
 
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+/// What a record says of the origin's response: what decided about storing and reusing it.
+const FROM_ORIGIN: [HeaderName; 8] =
+    [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, LAST_MODIFIED, ETAG, VARY, SURROGATE_KEY, SET_COOKIE];
 /// The client went away before it had its answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -23,14 +33,14 @@ impl Exchange<'_> {
     /// What an origin said to the cache, now or when the response was stored.
     pub fn note_origin_fields(&mut self, fields: &HeaderMap) {
         if self.edge.access.enabled() {
-            copy(fields, &mut self.trace.from_origin, &[CDN_CACHE_CONTROL, SURROGATE_KEY]);
+            copy(fields, &mut self.trace.from_origin, &FROM_ORIGIN);
         }
     }
 
     /// What the client was told.
     pub fn note_head(&mut self, fields: &HeaderMap) {
         if self.edge.access.enabled() {
-            copy(fields, &mut self.trace.answered, &[CONTENT_TYPE, CACHE_CONTROL, VARY, ETAG]);
+            copy(fields, &mut self.trace.answered, &[CONTENT_TYPE, CACHE_CONTROL]);
         }
     }
 
@@ -66,6 +76,16 @@ impl Exchange<'_> {
         }
     }
 
+    /// What picked the variant, where the response names what picks it.
+    fn variant(&self) -> Option<String> {
+        if !self.trace.from_origin.contains_key(VARY) || self.trace.decision.result().is_none() {
+            return None;
+        }
+        let vary = Vary::parse(&self.trace.from_origin);
+        let fields: Vec<_> = VariantKey::of(&vary, &self.request.fields).shown().collect();
+        (!fields.is_empty()).then(|| fields.join("; "))
+    }
+
     /// The record alone; `close_reason` for the end of a socket.
     pub fn write_record(&self, status: u16, close_reason: Option<&str>) {
         if !self.edge.access.enabled() {
@@ -74,6 +94,7 @@ impl Exchange<'_> {
         let (request, trace) = (&self.request, &self.trace);
         let cache_status = trace.decision.cache_status(trace.ttl);
         let host = request.authority.to_string();
+        let variant = self.variant();
         self.edge.access.write(&AccessRecord {
             time: self.edge.clock.now(),
             node: &self.snapshot.config.node.id,
@@ -98,14 +119,23 @@ impl Exchange<'_> {
             cache_status: trace.decision.result().map(|result| result.as_str()),
             detail: cache_status.and_then(|status| status.detail).map(|reason| reason.as_str()),
             key_hash: trace.key_hash,
-            variant: None,
+            variant: variant.as_deref(),
             age: trace.age.map(|age| age.as_secs()),
             ttl: trace.ttl,
             request_cache_control: text(&request.fields, &CACHE_CONTROL),
-            response_cache_control: text(&trace.answered, &CACHE_CONTROL),
+            request_cookie: request.fields.contains_key(COOKIE),
+            request_authorization: request.fields.contains_key(AUTHORIZATION),
+            response_cache_control: if trace.from_origin.is_empty() {
+                text(&trace.answered, &CACHE_CONTROL)
+            } else {
+                text(&trace.from_origin, &CACHE_CONTROL)
+            },
             cdn_cache_control: text(&trace.from_origin, &CDN_CACHE_CONTROL),
-            vary: text(&trace.answered, &VARY),
-            etag: text(&trace.answered, &ETAG),
+            vary: text(&trace.from_origin, &VARY),
+            etag: text(&trace.from_origin, &ETAG),
+            expires: text(&trace.from_origin, &EXPIRES),
+            last_modified: text(&trace.from_origin, &LAST_MODIFIED),
+            set_cookie: trace.from_origin.contains_key(SET_COOKIE),
             surrogate_keys: text(&trace.from_origin, &SURROGATE_KEY),
             upstream: trace.route.as_ref().and_then(|route| route.action.upstream()),
             peer: trace.seen.peer.as_ref().map(|peer| peer.as_str()),
@@ -125,9 +155,15 @@ impl Exchange<'_> {
 
 fn copy(from: &HeaderMap, to: &mut HeaderMap, names: &[HeaderName]) {
     for name in names {
-        if let Some(value) = from.get(name) {
-            to.insert(name.clone(), HeaderValue::clone(value));
+        let mut lines = from.get_all(name).iter();
+        let Some(first) = lines.next() else { continue };
+        let mut value = HeaderValue::clone(first);
+        for line in lines {
+            let joined = HeaderValue::from_bytes(&[value.as_bytes(), b", ", line.as_bytes()].concat());
+            // Two lines that are values are one together.
+            value = joined.unwrap_or(value);
         }
+        to.insert(name.clone(), value);
     }
 }
 

@@ -57,7 +57,8 @@ pub struct AccessRecord<'a> {
     pub detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hex")]
     pub key_hash: Option<u128>,
-    /// What picked the variant below the key.
+    /// What picked the variant below the key: the fields that `vary` names as the request had them, separated by `; `;
+    /// without cookies and credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<&'a str>,
     /// Seconds.
@@ -68,6 +69,13 @@ pub struct AccessRecord<'a> {
     pub ttl: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_cache_control: Option<&'a str>,
+    /// The request had cookies; what they were has no place here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub request_cookie: bool,
+    /// The request had `Authorization`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub request_authorization: bool,
+    /// As the origin said it, now or when the response was stored; of an answer of the edge's own, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_cache_control: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +84,13 @@ pub struct AccessRecord<'a> {
     pub vary: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_modified: Option<&'a str>,
+    /// The origin set a cookie.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub set_cookie: bool,
     /// Separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub surrogate_keys: Option<&'a str>,

@@ -41,3 +41,5 @@ mod sockets;
 mod lifecycle;
 
 mod soak;
+
+mod explain;
