@@ -6,7 +6,7 @@ async fn explained(edge: &Edge, url: &str, language: &str) -> serde_json::Value 
     let path = format!("/explain?url={url}&header=Accept-Language:%20{language}");
     let answer = edge.control(&get(&path)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    serde_json::from_str(answer.text()).unwrap()
+    serde_json::from_str(answer.text()).expect("an explanation is JSON")
 }
 
 #[tokio::test]
@@ -66,4 +66,37 @@ async fn a_record_has_what_decided_and_no_secret() {
         assert!(!record.to_string().contains("secret") && !record.to_string().contains("c2VjcmV0"), "{record}");
     }
     assert_eq!(records[1]["request_authorization"], true);
+}
+
+#[tokio::test]
+async fn an_explanation_is_asked_for_by_url_method_and_headers() {
+    let origin = origin().await;
+    let edge = edge(&origin).start().await;
+    for (query, expected) in [
+        ("url=http%3A%2F%2Fa.test%2F.%2Fx%3Fy%3D1&method=HEAD", Ok(("HEAD", "http://a.test/x?y=1", "bypassed"))),
+        ("url=http://a.test/", Ok(("GET", "http://a.test/", "fetched"))),
+        ("url=http://a.test/&header=Cache-Control:+only-if-cached", Ok(("GET", "http://a.test/", "refused"))),
+        ("url=http://a.test/../x", Ok(("GET", "http://a.test/", "refused"))),
+        ("", Err("`url` is missing")),
+        ("url=ftp://a.test/", Err("must begin with http://")),
+        ("url=http://a%20b/", Err("host")),
+        ("url=http://a.test/&method=A%20B", Err("is no method")),
+        ("url=http://a.test/&header=nothing", Err("Name: value")),
+        ("uri=http://a.test/", Err("is no parameter")),
+    ] {
+        let answer = edge.control(&get(&format!("/explain?{query}"))).await;
+        let body: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
+        match expected {
+            Ok((method, url, outcome)) => {
+                let request = &body["request"];
+                assert_eq!((&request["method"], &request["url"]), (&method.into(), &url.into()), "{query}");
+                assert_eq!(body["outcome"], outcome, "{query}: {body}");
+            }
+            Err(words) => {
+                let detail = body["detail"].as_str().expect("a problem");
+                assert!(answer.status == 400 && detail.contains(words), "{query}: {detail}");
+            }
+        }
+    }
+    assert_eq!(origin.asked().len(), 0);
 }
