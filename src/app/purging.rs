@@ -114,6 +114,7 @@ fn order(request: PurgeRequest) -> Result<Order, PurgeRefusal> {
         urls: normal(request.urls, |index, error| PurgeRefusal::Url { index, reason: error.to_string() })?,
         prefixes: normal(request.prefixes, |index, error| PurgeRefusal::Prefix { index, reason: error.to_string() })?,
         surrogate_keys: request.surrogate_keys,
+        groups: Vec::new(),
         hosts: request.hosts,
         all: request.all,
         soft: request.soft,

@@ -74,6 +74,14 @@ impl Target {
         Some(Self { scheme, host: self.host.clone(), port: self.port, path, query })
     }
 
+    /// `scheme://host:port`, as [`Key::origin`](super::Key::origin) has it.
+    pub fn origin(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}://{}:{port}", self.scheme, self.host),
+            None => format!("{}://{}", self.scheme, self.host),
+        }
+    }
+
     fn is_same_origin(&self, other: &Self) -> bool {
         (&self.scheme, &self.host, self.port) == (&other.scheme, &other.host, other.port)
     }

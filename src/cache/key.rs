@@ -54,6 +54,13 @@ impl Key {
         &self.text
     }
 
+    /// `scheme://host:port`, the port only where it is not the scheme's.
+    pub fn origin(&self) -> &str {
+        let host = self.text.find("://").map_or(0, |at| at + 3);
+        let end = self.text[host..].find(['/', '#']).map_or(self.text.len(), |at| host + at);
+        &self.text[..end]
+    }
+
     /// [`url_hash`] of what this key keeps of its URL.
     pub fn url_hash(&self, seed: u64) -> u128 {
         let from = self.text.find("://").map_or(0, |at| at + 3);

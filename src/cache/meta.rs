@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{freshness::Lifetime, policy::Policy, surrogate::SurrogateKey, vary::Vary};
+use super::{freshness::Lifetime, groups, policy::Policy, surrogate::SurrogateKey, vary::Vary};
 
 /// The head of a stored response. Made by [`store`](super::store), changed only by freshening, which makes a new one.
 #[derive(Debug, Clone)]
@@ -84,6 +84,12 @@ impl Meta {
     /// Sorted, each once.
     pub fn surrogate_keys(&self) -> &[SurrogateKey] {
         &self.surrogate_keys
+    }
+
+    /// The groups on its origin that it is in (RFC 9875); sorted, each once. Read from its fields each time.
+    pub fn groups(&self) -> Box<[Box<str>]> {
+        // Over a limit it would not have been stored.
+        groups::parse(&self.fields).unwrap_or_default()
     }
 
     /// How long after [`Meta::response_time`] it may be dropped: past its lifetime and the larger stale window, and

@@ -55,6 +55,8 @@ pub enum Reason {
     ExpiredOnArrival,
     /// More or longer surrogate keys than are allowed; a purge could miss the response.
     SurrogateKeys,
+    /// More or longer cache groups than are allowed; an invalidation could miss the response.
+    CacheGroups,
     /// A cookie was forwarded, and only a lifetime of the policy or a heuristic would let the response be stored.
     CookieForwarded,
     /// The body ends with the connection: cut short it would look whole.

@@ -8,6 +8,7 @@ use super::{
     date,
     directives::{CDN_CACHE_CONTROL, RequestDirectives, ResponseDirectives, Scope},
     freshness::{Facts, LifetimeSource, Times, corrected_initial_age},
+    groups,
     meta::{Meta, Staleness},
     pattern::Glob,
     policy::{ClientDirectives, Policy, SetCookie},
@@ -143,6 +144,7 @@ pub(super) fn admit(
         return Err(Reason::VaryStar);
     }
     let surrogate_keys = surrogate::parse(&fields)?;
+    groups::parse(&fields)?;
     let mut fields = stored_fields(fields, &directives, times);
     if fields.contains_key(header::SET_COOKIE) {
         match &policy.set_cookie {

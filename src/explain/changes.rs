@@ -249,6 +249,9 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
             .filter(|name| facts.response.contains_key(*name))
             .map(|name| origin(name, None, "or at most 256 keys of at most 256 bytes, 16 KiB together"))
             .collect(),
+        Reason::CacheGroups => {
+            vec![origin("cache-groups", None, "or at most 128 groups of at most 256 bytes")]
+        }
         Reason::CookieForwarded => {
             let names = serde_json::json!(cookie_names(facts.request, header::COOKIE)).to_string();
             vec![

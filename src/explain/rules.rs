@@ -60,6 +60,7 @@ pub(super) fn of(reason: Reason) -> Rule {
         Reason::NoFreshness => "RFC 9111 section 3 and 4.2.2",
         Reason::ExpiredOnArrival => "RFC 9111 4.2",
         Reason::SurrogateKeys => "contract: Retention",
+        Reason::CacheGroups => "RFC 9875 2",
         Reason::CookieForwarded => "contract: Request cookies",
         Reason::CloseDelimited => "RFC 9112 section 8",
         Reason::RequestBody => "RFC 9110 9.3.1",
@@ -105,6 +106,7 @@ pub(super) fn policy_key(reason: Reason) -> Option<&'static str> {
         | Reason::Authorization
         | Reason::EdgeRequires
         | Reason::SurrogateKeys
+        | Reason::CacheGroups
         | Reason::CloseDelimited
         | Reason::ValidatorMismatch => return None,
     })

@@ -12,6 +12,9 @@ pub struct Order {
     pub urls: Vec<Url>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub surrogate_keys: Vec<String>,
+    /// Cache groups, each with its origin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// Their path is a beginning, of any number of bytes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<Url>,
@@ -57,15 +60,16 @@ impl Order {
 
     /// How many things it names.
     pub fn targets(&self) -> usize {
-        self.urls.len() + self.surrogate_keys.len() + self.prefixes.len() + self.hosts.len() + usize::from(self.all)
+        self.kinds().iter().map(|(_, count)| count).sum()
     }
 
     /// How many things it names of each kind, by the words of `edge_purges_total`.
-    pub(super) fn kinds(&self) -> [(&'static str, usize); 5] {
+    pub(super) fn kinds(&self) -> [(&'static str, usize); 6] {
         let kind = |word| if self.by_client { "unsafe_method" } else { word };
         [
             (kind("url"), self.urls.len()),
             (kind("surrogate_key"), self.surrogate_keys.len()),
+            (kind("group"), self.groups.len()),
             (kind("prefix"), self.prefixes.len()),
             (kind("host"), self.hosts.len()),
             (kind("all"), usize::from(self.all)),
@@ -78,6 +82,7 @@ impl Order {
     }
 
     /// Takes in what another names, where one order can say both.
+    #[expect(clippy::result_large_err, reason = "an order that was not taken in is handed back as it came")]
     pub fn merge(&mut self, other: Self) -> Result<(), Self> {
         if (self.soft, self.ignore_query, self.by_client) != (other.soft, other.ignore_query, other.by_client) {
             return Err(other);
@@ -88,6 +93,7 @@ impl Order {
             }
         }
         self.surrogate_keys.extend(other.surrogate_keys);
+        self.groups.extend(other.groups);
         self.prefixes.extend(other.prefixes);
         self.hosts.extend(other.hosts);
         self.all |= other.all;

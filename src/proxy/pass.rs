@@ -208,7 +208,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// An unsafe request that did not fail makes invalid what it may have changed (RFC 9111 4.4).
+    /// An unsafe request that did not fail makes invalid what it may have changed (RFC 9111 4.4), and any one the groups that its
+    /// answer names (RFC 9875 3).
     fn invalidate(&self, status: StatusCode, fields: &HeaderMap) {
         let request = &self.request;
         let target = cache::Target {
@@ -226,7 +227,9 @@ impl Exchange<'_> {
             };
             urls.extend(purge::normal_url(named.host, named.port, &path_and_query));
         }
-        self.edge.invalidate(urls);
+        let groups = cache::invalidated_groups(&request.method, fields);
+        let groups = groups.iter().map(|group| cache::group_text(&target.origin(), group));
+        self.edge.invalidate(urls, groups.collect());
     }
 }
 

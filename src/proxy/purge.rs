@@ -106,10 +106,10 @@ impl Edge {
         tokio::task::spawn_blocking(move || edge.store.count(&order)).await.ok().flatten()
     }
 
-    /// What a client's request made invalid (RFC 9111 4.4): here at once, in the fleet as soon as it is told.
-    pub fn invalidate(&self, urls: Vec<Url>) {
-        if !urls.is_empty() {
-            let order = Order { urls, by_client: true, ..Order::default() };
+    /// What a client's request made invalid (RFC 9111 4.4, RFC 9875 3): here at once, in the fleet as soon as it is told.
+    pub fn invalidate(&self, urls: Vec<Url>, groups: Vec<String>) {
+        let order = Order { urls, groups, by_client: true, ..Order::default() };
+        if !order.is_empty() {
             let now = self.clock.now();
             self.apply(&order, now);
             self.fleet.tell(order, now);
@@ -138,7 +138,8 @@ impl Edge {
             targets.extend(places(url).map(|place| PurgeTarget::prefix(seed, &format!("{place}{}", url.target))));
         }
         targets.extend(order.hosts.iter().map(|host| PurgeTarget::host(seed, host)));
-        targets.extend(order.surrogate_keys.iter().map(|key| PurgeTarget::surrogate_key(seed, key)));
+        let keys = order.surrogate_keys.iter().chain(&order.groups);
+        targets.extend(keys.map(|key| PurgeTarget::surrogate_key(seed, key)));
         if order.all {
             targets.push(PurgeTarget::All);
         }

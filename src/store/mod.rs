@@ -33,7 +33,7 @@ pub use memory::{INLINE_MAX, PART_BYTES, Read};
 pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, Subject, text_hash};
 
 use crate::{
-    cache::{self, Key, Meta, Span, VariantKey, Vary},
+    cache::{self, Key, Meta, Span, VariantKey, Vary, group_text},
     telemetry::Metrics,
 };
 
@@ -63,6 +63,7 @@ pub struct Stored {
     pub position: Position,
     /// What a purge of its URL names.
     pub url: u128,
+    /// And cache groups.
     surrogate_keys: Box<[u128]>,
     /// The last purge that was found not to touch it: saves asking again.
     checked: AtomicU64,
@@ -353,7 +354,10 @@ impl Store {
     }
 
     fn stored(&self, place: Place, meta: Meta, variant: VariantKey, body: Body) -> Stored {
-        let surrogate_keys = meta.surrogate_keys().iter().map(|key| text_hash(self.seed, key.as_str())).collect();
+        let keys = meta.surrogate_keys().iter().map(|key| text_hash(self.seed, key.as_str()));
+        let groups = meta.groups();
+        let groups = groups.iter().map(|group| text_hash(self.seed, &group_text(place.key.origin(), group)));
+        let surrogate_keys = keys.chain(groups).collect();
         Stored {
             meta,
             body,

@@ -286,6 +286,34 @@ async fn an_unsafe_request_on_a_route_without_a_cache_invalidates_the_cached_rou
 }
 
 #[tokio::test]
+async fn an_unsafe_request_invalidates_the_cache_groups_that_its_answer_names_on_its_origin() {
+    let origin = origin().await;
+    let in_groups = |groups: &str| cacheable("x").field("Cache-Groups", groups);
+    origin.serve("/one", in_groups(r#""course:7", "list""#));
+    origin.serve("/two", in_groups(r#""course:7""#));
+    origin.serve("/other", in_groups(r#""course:8""#));
+    origin.serve("/unnamed", cacheable("x").field("Surrogate-Key", "course:7"));
+    let names =
+        |status: &str| page("done").status(status).field("Cache-Group-Invalidation", r#""course:7";why="edited""#);
+    origin.answer("/edit", move |_| names("200 OK"));
+    let paths = ["/one", "/two", "/other", "/unnamed"];
+    let edge = edge(&origin).start().await;
+    for (method, host, left) in [
+        ("GET", "a.test", [true, true, true, true]),
+        ("POST", "b.test", [true, true, true, true]),
+        ("POST", "a.test", [false, false, true, true]),
+    ] {
+        for path in paths {
+            let _ = edge.get(path).await;
+        }
+        let _ = edge.ask(&ask(method, "/edit").field("Host", host)).await;
+        for (path, left) in paths.into_iter().zip(left) {
+            assert_eq!(hit(&edge, path).await, left, "{method} {host}: {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_purge_of_a_host_that_only_a_site_serves_finds_its_policy() {
     let origin = origin().await;
     origin.serve("/a", cacheable("x"));

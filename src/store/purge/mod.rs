@@ -78,7 +78,7 @@ impl PurgeTarget {
         Self::Host(text_hash(seed, host))
     }
 
-    /// Surrogate keys are case-sensitive.
+    /// Surrogate keys are case-sensitive; cache groups are among them by their [`group_text`](crate::cache::group_text).
     pub fn surrogate_key(seed: u64, key: &str) -> Self {
         Self::SurrogateKey(text_hash(seed, key))
     }
@@ -91,7 +91,7 @@ pub struct Subject<'a> {
     pub url: u128,
     /// `host:port/path?query`, as in its key.
     pub target: &'a str,
-    /// [`text_hash`] of each.
+    /// [`text_hash`] of each, and of the [`group_text`](crate::cache::group_text) of each cache group.
     pub surrogate_keys: &'a [u128],
 }
 
