@@ -23,6 +23,7 @@ mod poisoning;
 mod purging;
 
 mod fleet;
+mod fleet_deployments;
 
 mod history;
 

@@ -11,6 +11,7 @@ pub mod gate;
 #[path = "../../support/lines.rs"]
 pub mod lines;
 pub mod origin;
+pub mod redis_deployments;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;
 
