@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsRawFd, IntoRawFd},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -152,6 +152,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         clock,
         ids: RequestIds::new(),
         draining: watch::Sender::new(false),
+        lane: AtomicBool::new(true),
     });
     let readiness = Arc::new(Readiness::new());
     readiness.config_loaded();

@@ -21,7 +21,14 @@ const EDGES: &[(&str, &[(&str, &str)])] = &[
     ("redis", &[("telemetry", "it counts")]),
     ("fleet", &[("redis", "the purge log lies there"), ("telemetry", "it counts")]),
     ("telemetry", &[]),
-    ("store", &[("cache", "what it stores: keys, heads, what Vary selects by"), ("telemetry", "it counts")]),
+    (
+        "store",
+        &[
+            ("cache", "what it stores: keys, heads, what Vary selects by"),
+            ("telemetry", "it counts"),
+            ("wire", "the head of a hit lies ready beside what it is made from"),
+        ],
+    ),
     ("upstream", &[("telemetry", "it counts"), ("wire", "answers to health checks are read like any other")]),
     (
         "proxy",

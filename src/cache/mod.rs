@@ -42,7 +42,7 @@ mod surrogate;
 mod validation;
 mod vary;
 
-pub use browser::set_browser_ttl;
+pub use browser::{BROWSER_PREFIX, browser_max_age, set_browser_ttl};
 pub use conditional::{Precondition, evaluate, not_modified_fields};
 pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
 pub use freshness::{Lifetime, LifetimeSource, Times, corrected_initial_age};

@@ -16,12 +16,12 @@ use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
 use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
 
-use super::{Limits, linger::linger, tunnel};
+use super::{Limits, lane::Lane, linger::linger, tunnel};
 use crate::{
     proxy::{
         Edge,
         downstream::{ClientGone, Length, OutgoingHead, RequestBody, RequestBodyError, ResponseSink},
-        exchange::{self, Ended},
+        exchange::{self, Begun, Ended},
         receive::Connection,
         synth::Refusal,
         websocket::{Opened, Socket},
@@ -70,11 +70,27 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
     };
     tokio::pin!(leaving);
     let mut is_first = true;
+    let mut lane = Lane::default();
     loop {
         let limits = edge.snapshot.load().config.server.limits;
-        match next_head(&mut io, &mut input, &mut timer, &limits, is_first, edge, leaving.as_mut()).await {
+        let next =
+            next_head(&mut io, &mut input, &mut timer, &limits, is_first, edge, leaving.as_mut(), &mut lane).await;
+        is_first = false;
+        match next {
             Next::Head(head) => {
-                let kept = serve_one(edge, connection, &mut io, &mut input, &limits, *head).await;
+                let way = Way::of(&head);
+                let begun = exchange::begin(edge, connection, *head);
+                let keep_alive = way.keep_alive && !edge.is_draining();
+                let rest = if way.is_bodyless() { lane.take(begun, keep_alive) } else { Some(begun) };
+                if rest.is_none() && keep_alive && !lane.is_full() {
+                    continue;
+                }
+                let kept = match (lane.flush(&mut io, limits.body_timeout).await, rest) {
+                    (Err(_), _) => Kept::Cut,
+                    (Ok(()), Some(begun)) => serve_one(begun, &way, &mut io, &mut input, &limits).await,
+                    (Ok(()), None) if keep_alive => Kept::Open,
+                    (Ok(()), None) => Kept::Linger,
+                };
                 match kept {
                     Kept::Open => {}
                     Kept::Linger => {
@@ -97,7 +113,6 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
             }
             Next::Closed => return Left::Closed,
         }
-        is_first = false;
     }
 }
 
@@ -119,7 +134,9 @@ fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Byt
     });
 }
 
-/// Waits for the next head: idle time to its first byte, then one deadline to its last.
+/// Waits for the next head: idle time to its first byte, then one deadline to its last. Whatever is answered is written
+/// before.
+#[expect(clippy::too_many_arguments, reason = "the state of the loop, taken apart")]
 async fn next_head(
     io: &mut Stream,
     input: &mut BytesMut,
@@ -128,6 +145,7 @@ async fn next_head(
     is_first: bool,
     edge: &Edge,
     mut leaving: Pin<&mut impl Future<Output = ()>>,
+    lane: &mut Lane<'_>,
 ) -> Next {
     let mut reader = HeadReader::new(HeadLimits {
         header_bytes: limits.header_bytes,
@@ -142,12 +160,15 @@ async fn next_head(
         if may_be_http2 && input.len() >= PREFACE.len() {
             return Next::Http2;
         }
-        if !may_be_http2 {
-            match reader.request(input) {
-                Ok(Some(head)) => return Next::Head(Box::new(head)),
-                Ok(None) => {}
-                Err(bad) => return Next::Refused(Refusal::BadRequest(bad)),
-            }
+        let head = if may_be_http2 { Ok(None) } else { reader.request(input) };
+        if let Ok(Some(head)) = head {
+            return Next::Head(Box::new(head));
+        }
+        if lane.flush(io, limits.body_timeout).await.is_err() {
+            return Next::Closed;
+        }
+        if let Err(bad) = head {
+            return Next::Refused(Refusal::BadRequest(bad));
         }
         let read = match begun {
             Some(begun) => {
@@ -191,25 +212,36 @@ enum Kept {
     Switched(Box<Socket>, Box<Opened>),
 }
 
-async fn serve_one(
-    edge: &Arc<Edge>,
-    connection: &Arc<Connection>,
-    io: &mut Stream,
-    input: &mut BytesMut,
-    limits: &Limits,
-    head: RequestHead,
-) -> Kept {
-    let (version, keep_alive) = (head.version, head.keep_alive);
+/// What of a request head the connection must know.
+struct Way {
+    version: Version,
+    keep_alive: bool,
+    framing: Framing,
+    expect_continue: bool,
+}
+
+impl Way {
+    fn of(head: &RequestHead) -> Self {
+        let RequestHead { version, keep_alive, framing, expect_continue, .. } = *head;
+        Self { version, keep_alive, framing, expect_continue }
+    }
+
+    fn is_bodyless(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+}
+
+async fn serve_one(begun: Begun<'_>, way: &Way, io: &mut Stream, input: &mut BytesMut, limits: &Limits) -> Kept {
+    let Way { version, keep_alive, framing, expect_continue } = *way;
     let within = limits.body_timeout;
-    if matches!(head.framing, Framing::None | Framing::Length(0)) {
+    if way.is_bodyless() {
         let mut sink = Sink::new(Out::Whole(io), version, keep_alive, within);
-        let ended = exchange::run(edge, connection, head, &mut Body::none(), &mut sink).await;
+        let ended = exchange::run(begun, &mut Body::none(), &mut sink).await;
         if let Ended::Switched(socket, opened) = ended {
             return Kept::Switched(socket, opened);
         }
         return sink.kept();
     }
-    let framing = head.framing;
     let length = if let Framing::Length(length) = framing { Some(length) } else { None };
     let left = AtomicU64::new(length.unwrap_or(u64::MAX));
     let (read, write) = tokio::io::split(io);
@@ -226,8 +258,8 @@ async fn serve_one(
     };
     let mut sink = Sink::new(Out::Half(write), version, keep_alive, within);
     sink.unread = Some(&left);
-    sink.promised = !head.expect_continue;
-    exchange::run(edge, connection, head, &mut body, &mut sink).await;
+    sink.promised = !expect_continue;
+    exchange::run(begun, &mut body, &mut sink).await;
     match sink.kept() {
         Kept::Open if body.discard().await => Kept::Open,
         Kept::Open => Kept::Linger,

@@ -164,7 +164,7 @@ async fn serve_stream(
     };
     match head_of(parts, is_empty, body.length, limits) {
         Ok(head) => {
-            exchange::run(edge, connection, head, &mut body, &mut sink).await;
+            exchange::run(exchange::begin(edge, connection, head), &mut body, &mut sink).await;
         }
         Err(bad) => exchange::refuse(edge, connection, &Refusal::BadRequest(bad), &mut sink).await,
     }

@@ -7,6 +7,7 @@
 mod config;
 mod h1;
 mod h2;
+mod lane;
 mod linger;
 mod tls;
 mod tunnel;

@@ -327,6 +327,6 @@ impl Exchange<'_> {
 }
 
 /// Statuses whose responses never have a body (RFC 9110 6.4.1).
-fn without_body(status: StatusCode) -> bool {
+pub(super) fn without_body(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }

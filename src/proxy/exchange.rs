@@ -13,6 +13,7 @@ use super::{
     downstream::{ClientGone, RequestBody, RequestBodyError, ResponseSink},
     fetch::{OriginRequest, Seen},
     fields::{self, Hop},
+    lookup::Ahead,
     receive::{self, Connection, Request},
     route::Asked,
     routing::{Action, Redirect, Route},
@@ -29,6 +30,15 @@ pub struct Exchange<'a> {
     pub connection: &'a Connection,
     pub request: Request,
     pub trace: Trace,
+    /// What the short way found out before it gave up.
+    pub ahead: Option<Ahead>,
+}
+
+/// A request that has been taken, before its first step.
+pub struct Begun<'a> {
+    pub exchange: Exchange<'a>,
+    /// Why it is refused, if it is.
+    pub refusal: Option<Refusal>,
 }
 
 /// What the steps leave behind for the record and the metrics.
@@ -61,20 +71,20 @@ pub enum Ended {
     Switched(Box<Socket>, Box<Opened>),
 }
 
-/// Runs one request to its end: answered, recorded and counted.
-pub async fn run<B: RequestBody, S: ResponseSink>(
-    edge: &Arc<Edge>,
-    connection: &Connection,
-    head: RequestHead,
-    body: &mut B,
-    sink: &mut S,
-) -> Ended {
+/// Takes a request.
+pub fn begin<'a>(edge: &'a Arc<Edge>, connection: &'a Connection, head: RequestHead) -> Begun<'a> {
     let started = Instant::now();
     let snapshot = edge.snapshot.load_full();
     let id = edge.ids.next();
     let proxies = &snapshot.config.server.trusted_proxies;
     let (request, refusal) = receive::receive(connection, head, id, started, proxies);
-    let mut exchange = Exchange { edge, snapshot, connection, request, trace: Trace::default() };
+    let exchange = Exchange { edge, snapshot, connection, request, trace: Trace::default(), ahead: None };
+    Begun { exchange, refusal }
+}
+
+/// Runs one request to its end: answered, recorded and counted.
+pub async fn run<B: RequestBody, S: ResponseSink>(begun: Begun<'_>, body: &mut B, sink: &mut S) -> Ended {
+    let Begun { mut exchange, refusal } = begun;
     let ended = match refusal {
         None => {
             let abandoned = sink.abandoned();
@@ -107,7 +117,7 @@ pub async fn run<B: RequestBody, S: ResponseSink>(
 pub async fn refuse<S: ResponseSink>(edge: &Arc<Edge>, connection: &Connection, refusal: &Refusal, sink: &mut S) {
     let request = Request::unknown(connection, edge.ids.next(), Instant::now());
     let snapshot = edge.snapshot.load_full();
-    let mut exchange = Exchange { edge, snapshot, connection, request, trace: Trace::default() };
+    let mut exchange = Exchange { edge, snapshot, connection, request, trace: Trace::default(), ahead: None };
     let gone = exchange.deliver_refusal(sink, refusal).await.is_err();
     exchange.record(gone, 0, sink.sent());
 }
@@ -192,10 +202,7 @@ impl Exchange<'_> {
             return Ok(None);
         }
         match &route.cache {
-            Some(policy) => {
-                self.decide(Step::Route(Routed::Cached));
-                self.cached(route, &Arc::clone(policy), pool, sticky, body, sink).await?;
-            }
+            Some(policy) => self.cached(route, &Arc::clone(policy), pool, sticky, body, sink).await?,
             None => {
                 self.decide(Step::Route(Routed::Uncached));
                 let request = self.origin_request(route, pool, sticky);
@@ -205,7 +212,10 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    fn choose_route(&mut self) -> Option<Arc<Route>> {
+    pub(super) fn choose_route(&mut self) -> Option<Arc<Route>> {
+        if let Some(chosen) = &self.trace.route {
+            return Some(Arc::clone(chosen));
+        }
         let asked = Asked {
             method: &self.request.method,
             scheme: self.request.scheme,

@@ -1,6 +1,10 @@
 //! Step 3 on a cached route: what is stored, may it be used, and who fetches what is not.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use http::{
     HeaderMap, Method,
@@ -10,7 +14,7 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    decision::{Looked, Step},
+    decision::{Looked, Routed, Step},
     downstream::{ClientGone, RequestBody, ResponseSink},
     exchange::Exchange,
     fetch::OriginRequest,
@@ -50,6 +54,22 @@ pub struct Wanted {
     pub standing: Standing,
 }
 
+/// What the cache says of a request before anybody has to be waited for.
+pub enum Ahead {
+    /// It has no part in it.
+    Aside,
+    /// It was looked up, and this may answer it.
+    Looked(Box<Wanted>, Option<Usable>),
+}
+
+/// A stored response that answers, or does once it is validated.
+pub struct Usable {
+    pub found: Found,
+    pub reuse: Reuse,
+    /// When that was decided.
+    pub now: SystemTime,
+}
+
 impl Wanted {
     pub fn fill_id(&self, ask: &Ask, request: &HeaderMap) -> u128 {
         fill_id(&self.key, self.vary.as_ref(), request)
@@ -83,34 +103,20 @@ impl Exchange<'_> {
         body: &mut B,
         sink: &mut S,
     ) -> Result<(), ClientGone> {
-        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
-        let query = self.request.target.query();
-        if let Some((fwd, reason)) = cache::aside(&view, query, !body.is_empty(), policy) {
-            self.decide(Step::Aside(fwd, reason));
-            let request = self.origin_request(route, pool, sticky);
-            return self.pass(pool, request, body, sink).await;
-        }
-        let directives = cache::directives(&self.request.fields, policy);
-        cache::normalise_language(&mut self.request.fields, policy);
-        let key = Arc::new(self.key(policy));
-        self.trace.key_hash = Some(key.hash());
-        let mut wanted = Wanted {
-            policy: Arc::clone(policy),
-            route: Arc::clone(route),
-            pool: Arc::clone(pool),
-            sticky,
-            key,
-            directives,
-            seen: None,
-            vary: None,
-            stale: None,
-            holding: None,
-            whole_only: false,
-            standing: Standing::default(),
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => self.look_ahead(route, policy, pool, sticky.clone(), !body.is_empty()),
         };
-        if cache::refreshes(policy, &self.request.fields, self.request.target.query()) {
-            self.decide(Step::Refresh);
-        } else if self.answer_from_store(&mut wanted, sink).await? {
+        let (mut wanted, usable) = match ahead {
+            Ahead::Looked(wanted, usable) => (*wanted, usable),
+            Ahead::Aside => {
+                let request = self.origin_request(route, pool, sticky);
+                return self.pass(pool, request, body, sink).await;
+            }
+        };
+        if let Some(usable) = usable
+            && self.answer_with(&mut wanted, usable, sink).await?
+        {
             return Ok(());
         }
         if cache::only_if_cached(&wanted.directives, policy) {
@@ -128,6 +134,48 @@ impl Exchange<'_> {
             }
             None => self.answer_from_fill(wanted, sink).await,
         }
+    }
+
+    /// Asks the cache as far as nobody has to be waited for.
+    pub(super) fn look_ahead(
+        &mut self,
+        route: &Arc<Route>,
+        policy: &Arc<Policy>,
+        pool: &Arc<Pool>,
+        sticky: Option<String>,
+        has_body: bool,
+    ) -> Ahead {
+        self.decide(Step::Route(Routed::Cached));
+        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
+        if let Some((fwd, reason)) = cache::aside(&view, self.request.target.query(), has_body, policy) {
+            self.decide(Step::Aside(fwd, reason));
+            return Ahead::Aside;
+        }
+        let directives = cache::directives(&self.request.fields, policy);
+        cache::normalise_language(&mut self.request.fields, policy);
+        let key = Arc::new(self.key(policy));
+        self.trace.key_hash = Some(key.hash());
+        let mut wanted = Box::new(Wanted {
+            policy: Arc::clone(policy),
+            route: Arc::clone(route),
+            pool: Arc::clone(pool),
+            sticky,
+            key,
+            directives,
+            seen: None,
+            vary: None,
+            stale: None,
+            holding: None,
+            whole_only: false,
+            standing: Standing::default(),
+        });
+        let usable = if cache::refreshes(policy, &self.request.fields, self.request.target.query()) {
+            self.decide(Step::Refresh);
+            None
+        } else {
+            self.look(&mut wanted)
+        };
+        Ahead::Looked(wanted, usable)
     }
 
     /// The cache key under this policy.
@@ -163,6 +211,14 @@ impl Exchange<'_> {
         wanted: &mut Wanted,
         sink: &mut S,
     ) -> Result<bool, ClientGone> {
+        match self.look(wanted) {
+            Some(usable) => self.answer_with(wanted, usable, sink).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Looks in the store; `wanted` says what was found, and why it does not answer.
+    fn look(&mut self, wanted: &mut Wanted) -> Option<Usable> {
         (wanted.stale, wanted.holding) = (None, None);
         wanted.standing = Standing::default();
         let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
@@ -170,12 +226,12 @@ impl Exchange<'_> {
             Lookup::VaryMiss(vary) => {
                 self.decide(Step::Lookup(Looked::VaryMiss));
                 wanted.vary = Some(vary);
-                return Ok(false);
+                return None;
             }
             Lookup::Miss => {
                 self.decide(Step::Lookup(Looked::Miss));
                 wanted.standing.uri_miss = true;
-                return Ok(false);
+                return None;
             }
         };
         wanted.seen = Some(Arc::clone(&found.stored));
@@ -188,13 +244,13 @@ impl Exchange<'_> {
             self.decide(Step::Lookup(Looked::Outlived));
             self.edge.store.remove(&found.stored);
             wanted.standing.uri_miss = true;
-            return Ok(false);
+            return None;
         }
         self.decide(Step::Lookup(if found.soft_purged.is_some() { Looked::SoftPurged } else { Looked::Found }));
         let Use::Reuse(reuse) = used else {
             self.decide(Step::Precondition);
             wanted.standing.precondition_failed = true;
-            return Ok(false);
+            return None;
         };
         if !matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed) {
             // A fetch for this variant is none for the others.
@@ -206,8 +262,19 @@ impl Exchange<'_> {
             // Without a strong validator nothing can be added to it, and nothing that is stale can be kept.
             let is_usable = reuse.fwd().is_none() || cache::has_strong_validator(&found.stored.meta);
             wanted.holding = Some(found).filter(|_| is_usable);
-            return Ok(false);
+            return None;
         }
+        (!matches!(reuse, Reuse::Unusable(_))).then_some(Usable { found, reuse, now })
+    }
+
+    /// Answers with what is stored if it may be used as it is.
+    async fn answer_with<S: ResponseSink>(
+        &mut self,
+        wanted: &mut Wanted,
+        usable: Usable,
+        sink: &mut S,
+    ) -> Result<bool, ClientGone> {
+        let Usable { found, reuse, .. } = usable;
         match reuse {
             Reuse::Fresh | Reuse::StaleAllowed => self.deliver_stored(sink, &found.stored, found.soft_purged).await,
             Reuse::StaleWhileRevalidate => {

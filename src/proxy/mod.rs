@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod fetch;
 pub mod fields;
 pub mod ids;
+pub mod lane;
 pub mod log;
 pub mod lookup;
 pub mod partial;
@@ -34,7 +35,10 @@ pub mod target;
 pub mod unkeyed;
 pub mod websocket;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
@@ -66,11 +70,17 @@ pub struct Edge {
     pub ids: ids::RequestIds,
     /// True once the edge is leaving: connections are told so at their next answer.
     pub draining: watch::Sender<bool>,
+    /// Plain hits take the lane. Only what compares it with the long way turns it off.
+    pub lane: AtomicBool,
 }
 
 impl Edge {
     pub fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    pub(crate) fn has_lane(&self) -> bool {
+        self.lane.load(Ordering::Relaxed)
     }
 }
 

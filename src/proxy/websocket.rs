@@ -49,7 +49,7 @@ impl Opened {
         let Self { snapshot, request, mut trace } = self;
         trace.bytes_received = from_client;
         trace.bytes_sent = to_client;
-        let exchange = Exchange { edge, snapshot, connection, request, trace };
+        let exchange = Exchange { edge, snapshot, connection, request, trace, ahead: None };
         exchange.write_record(StatusCode::SWITCHING_PROTOCOLS.as_u16(), Some(reason));
     }
 }

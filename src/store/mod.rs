@@ -15,14 +15,14 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use moka::sync::Cache;
 use prometheus::IntGauge;
 
@@ -35,6 +35,7 @@ pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, Subject
 use crate::{
     cache::{self, Key, Meta, Span, VariantKey, Vary, group_text},
     telemetry::Metrics,
+    wire::Prebuilt,
 };
 
 /// Fetches that readers may share at once; one more is made by its client alone. Each holds at most
@@ -67,11 +68,15 @@ pub struct Stored {
     surrogate_keys: Box<[u128]>,
     /// The last purge that was found not to touch it: saves asking again.
     checked: AtomicU64,
+    /// The head of plain hits, once there has been one: as the origin said it, and as a policy's `browser_ttl` has it.
+    pub heads: [OnceLock<Box<Prebuilt>>; 2],
 }
 
 impl Stored {
     fn weight(&self) -> u64 {
-        let head: usize = self.meta.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+        // Twice: as fields, and as the text of a hit.
+        let head = 2 * self.meta.fields.iter().map(line).sum::<usize>();
         let body = match &self.body {
             Body::Inline(bytes) => bytes.len(),
             Body::Parts(parts) => size_of_val(parts.all()),
@@ -367,6 +372,7 @@ impl Store {
             url: place.url,
             surrogate_keys,
             checked: AtomicU64::new(place.position),
+            heads: Default::default(),
         }
     }
 

@@ -64,6 +64,7 @@ pub struct RouteMetrics {
     requests: [[OnceLock<(u16, IntCounter)>; STATUSES_MAX]; METHODS.len() + 1],
     pub request_duration: Histogram,
     pub response_bytes: IntCounter,
+    pub lane_requests: IntCounter,
     uncached_first_byte: OnceLock<Histogram>,
     cached: [OnceLock<Cached>; <CacheResult as strum::EnumCount>::COUNT],
 }
@@ -83,6 +84,7 @@ impl RouteMetrics {
             requests: Default::default(),
             request_duration: metrics.request_duration.with_label_values(&[route]),
             response_bytes: metrics.response_bytes.with_label_values(&[route]),
+            lane_requests: metrics.lane_requests.with_label_values(&[route]),
             uncached_first_byte: OnceLock::new(),
             cached: Default::default(),
         }

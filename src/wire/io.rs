@@ -123,6 +123,11 @@ impl Outgoing {
         }
     }
 
+    /// Bytes that are left to be written.
+    pub fn bytes(&self) -> usize {
+        self.front.len() + self.pieces.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// Pieces that were not copied.
     pub fn pieces(&self) -> usize {
         self.pieces.len()

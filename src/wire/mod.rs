@@ -33,6 +33,7 @@ mod fields;
 mod framing;
 mod head;
 pub mod io;
+mod prebuilt;
 mod request;
 mod response;
 mod write;
@@ -42,9 +43,10 @@ pub use body::{BodyReader, BodyWriter, LengthMismatch, Step};
 pub use error::{BadRequest, BadResponse, BodyError};
 pub use framing::{Framing, Version};
 pub use head::{HeadLimits, HeadReader, METHOD_MAX, UnderscoreHeaders};
+pub use prebuilt::{Ending, HOLES_MAX, Prebuilt};
 pub use request::{RawTarget, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
-pub use write::{Lines, write_request_head, write_response_head};
+pub use write::{DIGITS_MAX, Lines, decimal, write_request_head, write_response_head};
 
 #[cfg(test)]
 mod tests {

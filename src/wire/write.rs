@@ -3,7 +3,10 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
-use super::framing::{Framing, Version};
+use super::{
+    framing::{Framing, Version},
+    prebuilt::Ending,
+};
 
 /// Field lines of our own making, written once and sent after the fields of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,9 +90,19 @@ pub fn write_response_head(
 ) {
     debug_assert!(framing == framing.for_client(version), "HTTP/1.0 knows no chunks");
     out.reserve(128 + fields_size(fields));
+    put_status(out, status);
+    put_fields(out, fields);
+    put_ending(out, status, Ending { version, framing, announced_length, keep_alive });
+}
+
+pub(super) fn put_status(out: &mut BytesMut, status: StatusCode) {
     let reason = status.canonical_reason().unwrap_or_default();
     put(out, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
-    put_fields(out, fields);
+}
+
+/// What the arguments of [`write_response_head`] alone decide, and the end of the head.
+pub(super) fn put_ending(out: &mut BytesMut, status: StatusCode, ending: Ending) {
+    let Ending { version, framing, announced_length, keep_alive } = ending;
     if !status.is_informational() {
         match framing {
             Framing::None if status == StatusCode::NO_CONTENT => {}
@@ -111,7 +124,7 @@ pub fn write_response_head(
     put(out, &[b"\r\n"]);
 }
 
-fn put(out: &mut BytesMut, pieces: &[&[u8]]) {
+pub(super) fn put(out: &mut BytesMut, pieces: &[&[u8]]) {
     for piece in pieces {
         out.put_slice(piece);
     }
@@ -122,10 +135,10 @@ fn put_length(out: &mut BytesMut, length: u64) {
 }
 
 /// Digits of the largest number.
-pub(super) const DIGITS_MAX: usize = 20;
+pub const DIGITS_MAX: usize = 20;
 
 /// `number` in decimal digits, at the end of `room`.
-pub(super) fn decimal(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &str {
+pub fn decimal(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &str {
     let mut first = DIGITS_MAX;
     loop {
         first -= 1;
@@ -146,7 +159,7 @@ fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
 }
 
 /// Fields that only the arguments of a writer decide.
-fn is_framing(name: &HeaderName) -> bool {
+pub(super) fn is_framing(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST].contains(name)
 }
 

@@ -44,3 +44,5 @@ mod lifecycle;
 mod soak;
 
 mod explain;
+
+mod lane;

@@ -1,0 +1,81 @@
+//! The lane of an HTTP/1.1 connection: plain hits are answered in its own loop, several to one write.
+
+use std::time::Duration;
+
+use pingora_core::protocols::Stream;
+
+use crate::{
+    proxy::exchange::Begun,
+    wire::io::{self, IoError, Outgoing},
+};
+
+/// Answers that are written at once. Who pipelines more gets them in turns, and what is written is recorded in time.
+const ANSWERS_MAX: usize = 64;
+/// Bytes of answers after which they are written.
+const BYTES_MAX: u64 = 64 * 1024;
+
+/// Answers on their way out, in order.
+#[derive(Default)]
+pub struct Lane<'a> {
+    out: Outgoing,
+    answered: Vec<Answered<'a>>,
+    bytes: u64,
+}
+
+struct Answered<'a> {
+    to: Begun<'a>,
+    /// Bytes of head and body, and how many of them, the last ones, were not written.
+    head: u64,
+    length: u64,
+    unsent: u64,
+}
+
+impl<'a> Lane<'a> {
+    /// Answers a request if it is a plain hit; else it is given back, for the long way.
+    pub fn take(&mut self, mut begun: Begun<'a>, keep_alive: bool) -> Option<Begun<'a>> {
+        let Some(hit) = begun.hit() else { return Some(begun) };
+        let length = hit.length();
+        let out = self.out.head();
+        let before = out.len();
+        begun.write_head(&hit, keep_alive, out);
+        let head = (out.len() - before) as u64;
+        self.out.extend(hit.into_pieces());
+        self.bytes += length;
+        self.answered.push(Answered { to: begun, head, length, unsent: 0 });
+        None
+    }
+
+    /// Must what is there be written before more is added? A head cannot follow pieces of a body.
+    pub fn is_full(&self) -> bool {
+        self.answered.len() >= ANSWERS_MAX || self.bytes >= BYTES_MAX || self.out.pieces() > 0
+    }
+
+    /// Writes what is there, and records whose answers they were.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn flush(&mut self, to: &mut Stream, within: Duration) -> Result<(), IoError> {
+        if self.answered.is_empty() {
+            return Ok(());
+        }
+        let written = io::write_all(to, &mut self.out, within).await;
+        if written.is_err() {
+            self.note_unsent();
+        }
+        for Answered { to, length, unsent, .. } in &mut self.answered {
+            to.record_hit(*unsent > 0, length.saturating_sub(*unsent));
+        }
+        self.answered.clear();
+        self.bytes = 0;
+        written
+    }
+
+    /// What was not written is the end of it; at least the last answer did not arrive.
+    fn note_unsent(&mut self) {
+        let mut unsent = self.out.bytes().max(1) as u64;
+        for answered in self.answered.iter_mut().rev() {
+            answered.unsent = unsent.min(answered.head + answered.length);
+            unsent -= answered.unsent;
+        }
+    }
+}
