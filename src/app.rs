@@ -37,6 +37,7 @@ use crate::{
     front::{App, Connections, Front, ListenAddress, TlsError},
     proxy::{
         Edge, Snapshot,
+        compress::Compressor,
         ids::{self, RequestIds},
     },
     store::Store,
@@ -145,6 +146,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         snapshot: ArcSwap::from_pointee(snapshot),
         store,
         fleet,
+        compressor: Compressor::default(),
         reclaim: Notify::new(),
         connector: Arc::clone(&connector),
         metrics,

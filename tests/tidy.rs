@@ -109,6 +109,9 @@ const EDGES: &[(&str, &[(&str, &str)])] = &[
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("serde_yaml", &["src/config/file.rs"], "YAML ends at the door"),
     ("saphyr_parser", &["src/config/file.rs"], "YAML ends at the door"),
+    ("brotli", &["src/proxy/encode.rs"], "it takes a processor for a while: one place, off the workers"),
+    ("flate2", &["src/proxy/encode.rs"], "as brotli"),
+    ("zstd", &["src/proxy/encode.rs"], "as brotli"),
     (
         "h2",
         &["src/front/h2.rs", "src/front/mod.rs"],

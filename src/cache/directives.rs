@@ -20,6 +20,7 @@ pub struct RequestDirectives {
     pub no_cache: bool,
     pub no_store: bool,
     pub only_if_cached: bool,
+    pub no_transform: bool,
     /// An argument that is no number counts as 0.
     pub max_age: Option<Duration>,
     pub min_fresh: Option<Duration>,
@@ -46,8 +47,9 @@ pub struct ResponseDirectives {
     pub must_revalidate: bool,
     pub proxy_revalidate: bool,
     pub must_understand: bool,
-    /// Said to clients; nothing follows from them here.
+    /// Nothing is compressed here.
     pub no_transform: bool,
+    /// Said to clients; nothing follows from it here.
     pub immutable: bool,
     pub max_age: Option<Duration>,
     pub s_maxage: Option<Duration>,
@@ -80,6 +82,7 @@ impl RequestDirectives {
                 name if name.eq_ignore_ascii_case(b"no-cache") => found.no_cache = true,
                 name if name.eq_ignore_ascii_case(b"no-store") => found.no_store = true,
                 name if name.eq_ignore_ascii_case(b"only-if-cached") => found.only_if_cached = true,
+                name if name.eq_ignore_ascii_case(b"no-transform") => found.no_transform = true,
                 name if name.eq_ignore_ascii_case(b"max-age") => first(&mut found.max_age, directive.seconds_or_zero()),
                 name if name.eq_ignore_ascii_case(b"min-fresh") => {
                     found.min_fresh = found.min_fresh.or(directive.seconds());

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, header};
 
+use super::quality::thousandths;
+
 /// Ranges of one field that are looked at; browsers send a handful.
 const RANGES_MAX: usize = 32;
 
@@ -46,17 +48,6 @@ fn is_prefix(prefix: &str, of: &str) -> bool {
     of.len() >= prefix.len()
         && of[..prefix.len()].eq_ignore_ascii_case(prefix)
         && matches!(of.get(prefix.len()), None | Some(b'-'))
-}
-
-/// `0.8` is 800; `None` for what is no quality (RFC 9110 12.4.2).
-fn thousandths(text: &str) -> Option<u16> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !matches!(whole, "0" | "1") || fraction.len() > 3 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let fraction: u16 = format!("{fraction:0<3}").parse().ok()?;
-    let value = if whole == "1" { 1000 + fraction } else { fraction };
-    (value <= 1000).then_some(value)
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 //! On a later request [`reuse()`] says whether the stored response answers it, and [`may_answer_error`] whether it may
 //! stand in for an origin that failed. A stale one is validated with [`conditional_fields`]; a 304 then [`freshen`]s
 //! it, a HEAD may ([`freshen_by_head`]). What the client receives of it is decided by [`evaluate`] (304 or not) and
-//! [`select`] (ranges), and described by [`CacheStatus`]. An unsafe method leaves some targets [`invalidated`].
+//! [`select`] (ranges), in which content coding by [`Compress`], and it is described by [`CacheStatus`]. An unsafe method leaves some targets [`invalidated`].
 //!
 //! # Sources
 //!
-//! RFC 9111 (caching), 9110 (semantics: conditionals, ranges, `Vary`), 5861 (stale), 9213 (`CDN-Cache-Control`),
+//! RFC 9111 (caching), 9110 (semantics: conditionals, ranges, codings, `Vary`), 5861 (stale), 9213 (`CDN-Cache-Control`),
 //! 9211 (`Cache-Status`), 6585 (statuses that are never stored). Where a rule is ours, its comment says so.
 //!
 //! # Invariants
@@ -21,6 +21,7 @@
 //! - [`reuse()`] on a hit does not allocate.
 
 mod browser;
+mod coding;
 mod conditional;
 mod date;
 mod directives;
@@ -32,6 +33,7 @@ mod language;
 mod meta;
 mod pattern;
 mod policy;
+mod quality;
 mod questions;
 mod range;
 mod reason;
@@ -43,6 +45,9 @@ mod validation;
 mod vary;
 
 pub use browser::{BROWSER_PREFIX, browser_max_age, set_browser_ttl};
+pub use coding::{
+    CODED_MAX, Coding, Compress, Negotiated, coded, is_never_coded, may_be_coded, vary_on_encoding, weak_tag,
+};
 pub use conditional::{Precondition, evaluate, not_modified_fields};
 pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
 pub use freshness::{Lifetime, LifetimeSource, Times, corrected_initial_age};
@@ -57,7 +62,8 @@ pub use policy::{
     TtlRule,
 };
 pub use questions::{
-    Arrival, Standing, Use, alone, aside, directives, limit_cookies, normalise_language, shareable, usable,
+    Arrival, Standing, Use, alone, aside, directives, limit_cookies, normalise_encoding, normalise_language, shareable,
+    usable,
 };
 pub use range::{
     RANGES_MAX, Selection, Span, content_range, first_position, multipart_content_type, multipart_end,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
+    coding::Compress,
     freshness::LifetimeSource,
     pattern::{Glob, PathRule},
 };
@@ -43,6 +44,8 @@ pub struct Policy {
     pub forward_cookies: Option<Vec<Glob>>,
     /// `Accept-Language` is taken for one of these, the first where none fits; empty: taken as it is.
     pub languages: Vec<Box<str>>,
+    /// What is compressed here; `None`: nothing, and `Accept-Encoding` is taken as it is.
+    pub compress: Option<Compress>,
     pub collapse: Collapse,
     /// Bytes of a body that may be stored; `None`: what the store's tiers allow.
     pub object_max: Option<u64>,
@@ -82,6 +85,7 @@ impl Default for Policy {
             refresh: Carries::default(),
             forward_cookies: None,
             languages: Vec::new(),
+            compress: None,
             collapse: Collapse {
                 wait: Duration::from_secs(10),
                 expired: CollapseExpired::Fetch,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::{
+    coding::Negotiated,
     conditional::{Precondition, evaluate},
     directives::RequestDirectives,
     freshness::LifetimeSource,
@@ -43,6 +44,11 @@ pub fn normalise_language(fields: &mut HeaderMap, policy: &Policy) {
     {
         fields.insert(header::ACCEPT_LANGUAGE, language);
     }
+}
+
+/// Settles in which coding this request is answered where the policy compresses, and takes `Accept-Encoding` for that.
+pub fn normalise_encoding(fields: &mut HeaderMap, directives: &RequestDirectives, policy: &Policy) -> Negotiated {
+    policy.compress.as_ref().map_or(Negotiated::Nothing, |compress| compress.negotiate(fields, directives))
 }
 
 /// Leaves the cookies that the origin sees of a request whose answer may be shared.

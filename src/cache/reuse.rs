@@ -115,6 +115,7 @@ impl<'a> Asked<'a> {
             no_cache: false,
             no_store: false,
             only_if_cached: false,
+            no_transform: false,
             max_age: None,
             min_fresh: None,
             max_stale: None,

@@ -132,6 +132,13 @@ pub(super) fn header_value(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|_| "control characters cannot be sent in a field".to_owned())
 }
 
+/// `text/html`, `text/*` or `*`; no parameters.
+pub(super) fn media_type(text: &str) -> Result<(), String> {
+    let is_word = |word: &str| !word.is_empty() && !word.contains(['/', ';', ',', ' ']);
+    let is_type = text.split_once('/').is_some_and(|(kind, subtype)| is_word(kind) && is_word(subtype));
+    if is_type || text == "*" { Ok(()) } else { Err(String::new()) }
+}
+
 /// A value of `host`: what can be sent in the field `Host`.
 pub(super) fn host_literal(text: &str) -> Result<HeaderValue, String> {
     let authority: http::uri::Authority = text.parse().map_err(|_| String::new())?;

@@ -16,7 +16,7 @@ use super::{
     walk::{Cached, Walk},
 };
 use crate::{
-    cache::{self, Reason, RequestView, Standing},
+    cache::{self, Coding, Reason, RequestView, Standing},
     proxy::{
         decision::{Fetch, Looked, Step},
         lookup::fill_id,
@@ -50,6 +50,8 @@ pub struct VariantTold {
     pub vary: Vec<String>,
     pub status: u16,
     pub bytes: u64,
+    /// Content codings that there are copies in.
+    pub codings: Vec<&'static str>,
     /// Seconds.
     pub age: u64,
     /// Seconds.
@@ -175,6 +177,7 @@ fn variant(found: &Found, request: &HeaderMap, now: SystemTime) -> VariantTold {
         vary: stored.variant.shown().collect(),
         status: meta.status.as_u16(),
         bytes: stored.body.length(),
+        codings: stored.codings().into_iter().map(Coding::name).collect(),
         age: meta.age(now).as_secs(),
         lifetime: lifetime.duration.as_secs(),
         source: lifetime.source.into(),
@@ -197,6 +200,9 @@ impl fmt::Display for StoreTold {
             variant.vary.iter().try_for_each(|field| write!(f, ", {field}"))?;
             if !variant.surrogate_keys.is_empty() {
                 write!(f, ", surrogate keys {}", variant.surrogate_keys.join(" "))?;
+            }
+            if !variant.codings.is_empty() {
+                write!(f, ", copies in {}", variant.codings.join(" "))?;
             }
             writeln!(f, "{}", if variant.purged.is_some() { ", soft-purged" } else { "" })?;
         }

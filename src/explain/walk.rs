@@ -195,6 +195,7 @@ impl<'a> Walk<'a> {
         self.telling.tell(rules::TAKES_PART, format!("{method}, policy {}", policy.name), "looked up", place);
         let directives = cache::directives(&fields, &policy);
         cache::normalise_language(&mut self.taken.request.fields, &policy);
+        cache::normalise_encoding(&mut self.taken.request.fields, &directives, &policy);
         let request = &self.taken.request;
         let key = Key::new(
             self.telling.scene.seed,

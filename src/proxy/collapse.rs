@@ -158,7 +158,7 @@ impl Exchange<'_> {
     /// What this request gets of what is coming.
     fn selection(&self, coming: &Coming) -> Selection {
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
-        match coming.span.map(|span| span.length).or(coming.length) {
+        match coming.complete_length() {
             Some(length) => match cache::select(&view, &coming.meta, length) {
                 // What is coming comes in its order.
                 Selection::Many(ranges) if !ranges.is_sorted_by_key(|range| range.start) => Selection::Whole,

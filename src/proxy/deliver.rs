@@ -62,6 +62,8 @@ impl Exchange<'_> {
         soft_purged: Option<SystemTime>,
     ) -> Result<bool, ClientGone> {
         let now = self.edge.clock.now();
+        let copy = self.coded(stored);
+        let stored = copy.as_ref().unwrap_or(stored);
         let meta = &stored.meta;
         let length = stored.body.length();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
@@ -85,6 +87,10 @@ impl Exchange<'_> {
             }
         }
         let (mut head, body) = compose(&selection, meta.status, self.reusing(meta, now), length);
+        if copy.is_some() {
+            // Ranges are of the bytes as they are.
+            head.fields.remove(ACCEPT_RANGES);
+        }
         if is_empty {
             head.length = Length::None { announced: (!without_body(meta.status)).then_some(length) };
         }
@@ -115,6 +121,7 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let meta = &filling.coming.meta;
         self.note_reused(meta, now, None);
+        self.note_codings(meta.status, &meta.fields, filling.coming.complete_length());
         if self.deliver_precondition(sink, meta, now).await? {
             return Ok(());
         }
@@ -151,6 +158,7 @@ impl Exchange<'_> {
     ) -> Result<Box<OriginBody<R>>, ClientGone> {
         let mut outgoing = response.fields;
         self.note_origin(&response.seen, &outgoing);
+        self.note_codings(response.status, &outgoing, response.length);
         fields::strip_for_client(&mut outgoing);
         self.sign(&mut outgoing);
         let status = response.status;
@@ -254,6 +262,10 @@ impl Exchange<'_> {
                 fields::strip_for_client(&mut outgoing);
                 self.tell_browsers(&mut outgoing, meta, now);
                 outgoing.insert(AGE, HeaderValue::from(meta.age(now).as_secs()));
+                if self.wanted_coding().is_some() {
+                    // The client may have either: its own has this tag, or matches it (RFC 9111 4.3.4).
+                    cache::weak_tag(&mut outgoing);
+                }
                 self.sign(&mut outgoing);
                 let head = OutgoingHead {
                     status: StatusCode::NOT_MODIFIED,
@@ -309,8 +321,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// `Cache-Status`, `Via`, `X-Request-Id`.
+    /// `Vary` where there are coded copies; `Cache-Status`, `Via`, `X-Request-Id`.
     fn sign(&self, outgoing: &mut HeaderMap) {
+        if self.trace.has_codings {
+            cache::vary_on_encoding(outgoing);
+        }
         if let Some(status) = self.trace.decision.cache_status_field(self.trace.ttl) {
             fields::append(outgoing, CACHE_STATUS, status);
         }

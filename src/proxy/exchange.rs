@@ -20,7 +20,12 @@ use super::{
     synth::{self, Refusal, Synthetic},
     websocket::{Opened, Socket},
 };
-use crate::{cache::Meta, telemetry::RouteMetrics, upstream::Pool, wire::RequestHead};
+use crate::{
+    cache::{Meta, Negotiated},
+    telemetry::RouteMetrics,
+    upstream::Pool,
+    wire::RequestHead,
+};
 
 /// A request on its way, what is known of it so far, and what the record will say.
 pub struct Exchange<'a> {
@@ -53,6 +58,10 @@ pub struct Trace {
     pub age: Option<Duration>,
     pub ttl: Option<i64>,
     pub seen: Seen,
+    /// In which coding the client is answered from the store.
+    pub negotiated: Negotiated,
+    /// May there be coded copies of what is answered with?
+    pub has_codings: bool,
     pub first_byte: Option<Duration>,
     pub error: Option<&'static str>,
     pub client_gone: bool,

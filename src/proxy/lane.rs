@@ -38,7 +38,9 @@ impl Verdict {
     /// Of a route, whatever is asked of it.
     pub fn of(route: &Route) -> Self {
         let is_plain = matches!(route.action, Action::Upstream(_)) && route.sticky.is_none();
-        if is_plain && route.websocket.is_none() && route.cache.is_some() { Self::Cacheable } else { Self::Ask }
+        // Which of its codings is the answer, the long way says.
+        let is_as_stored = route.cache.as_ref().is_some_and(|policy| policy.compress.is_none());
+        if is_plain && route.websocket.is_none() && is_as_stored { Self::Cacheable } else { Self::Ask }
     }
 }
 

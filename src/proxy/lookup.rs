@@ -153,6 +153,7 @@ impl Exchange<'_> {
         }
         let directives = cache::directives(&self.request.fields, policy);
         cache::normalise_language(&mut self.request.fields, policy);
+        self.trace.negotiated = cache::normalise_encoding(&mut self.request.fields, &directives, policy);
         let key = Arc::new(self.key(policy));
         self.trace.key_hash = Some(key.hash());
         let mut wanted = Box::new(Wanted {
@@ -308,6 +309,9 @@ impl Exchange<'_> {
         }
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         if cache::evaluate(&view, &stored.meta) == Precondition::NotModified {
+            return None;
+        }
+        if self.is_coded_already(stored) {
             return None;
         }
         let length = stored.body.length();

@@ -4,7 +4,7 @@
 //! 2. [`route`]: which route.
 //! 3. [`lookup`]: key, stored response, may it be used? [`collapse`]: if not, who fetches, and who waits for that?
 //! 4. [`fetch`]: one exchange with an origin, with retries. [`refill`] runs it for the store, [`pass`] for one client.
-//! 5. [`deliver`]: the answer, from whatever there is; [`partial`] puts one together.
+//! 5. [`deliver`]: the answer, from whatever there is; [`partial`] puts one together, [`compress`] has some coded.
 //! 6. [`purge`]: what takes stored responses away, from operators, clients and other nodes.
 //! 7. [`synth`]: every answer we make ourselves. [`log`]: one record and one count per request.
 //!
@@ -12,9 +12,11 @@
 //! [`crate::upstream`].
 
 pub mod collapse;
+pub mod compress;
 pub mod decision;
 pub mod deliver;
 pub mod downstream;
+pub mod encode;
 pub mod exchange;
 pub mod fetch;
 pub mod fields;
@@ -44,7 +46,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use tokio::sync::{Notify, watch};
 
-use self::routing::Scheme;
+use self::{compress::Compressor, routing::Scheme};
 use crate::{
     cache::{Key, url_hash},
     clock::Clock,
@@ -61,6 +63,7 @@ pub struct Edge {
     pub snapshot: ArcSwap<Snapshot>,
     pub store: Store,
     pub fleet: Arc<Fleet>,
+    pub compressor: Compressor,
     /// Told when purges have left something to clear away.
     pub reclaim: Notify,
     pub connector: Arc<Connector>,

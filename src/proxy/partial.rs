@@ -153,6 +153,7 @@ impl Exchange<'_> {
             return Ok(());
         };
         self.note_reused(meta, now, None);
+        self.note_codings(meta.status, &meta.fields, coming.complete_length());
         if self.deliver_precondition(sink, meta, now).await? {
             return Ok(());
         }

@@ -47,6 +47,13 @@ pub struct Coming {
     pub variant: VariantKey,
 }
 
+impl Coming {
+    /// Of the whole body, where it is known.
+    pub fn complete_length(&self) -> Option<u64> {
+        self.span.map(|span| span.length).or(self.length)
+    }
+}
+
 /// Why a fetch brought nothing, in the words of RFC 9209 where it has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {

@@ -35,7 +35,10 @@ pub struct Family {
 
 impl Family {
     fn weight(&self) -> u64 {
-        self.variants.iter().map(|stored| stored.weight() + OVERHEAD).sum()
+        let copies = self.variants.iter().flat_map(|stored| stored.copies.all());
+        let weight = |stored: &Stored| stored.weight() + OVERHEAD;
+        self.variants.iter().map(|stored| weight(stored)).sum::<u64>()
+            + copies.map(|(_, copy)| weight(&copy)).sum::<u64>()
     }
 }
 
@@ -184,7 +187,7 @@ impl Memory {
             let mut variants = Vec::with_capacity(others.len() + 1);
             for other in others {
                 if other.is_same_variant(&stored) {
-                    self.forget_parts(&other.body, Some(&stored.body));
+                    self.forget(other, Some(&stored));
                 } else {
                     variants.push(Arc::clone(other));
                 }
@@ -192,7 +195,7 @@ impl Memory {
             variants.insert(0, stored);
             while variants.len() > variants_max {
                 if let Some(oldest) = variants.pop() {
-                    self.forget_parts(&oldest.body, None);
+                    self.forget(&oldest, None);
                 }
             }
             Op::Put(Arc::new(Family { variants }))
@@ -211,7 +214,28 @@ impl Memory {
             if variants.is_empty() { Op::Remove } else { Op::Put(Arc::new(Family { variants })) }
         });
         if removed {
-            self.forget_parts(&stored.body, None);
+            self.forget(stored, None);
+        }
+    }
+
+    /// Counts what a stored response weighs now; false when it is not here.
+    pub fn weigh_again(&self, stored: &Arc<Stored>) -> bool {
+        let mut is_here = false;
+        self.families.entry(stored.key.hash()).and_compute_with(|present| {
+            let family = present.map(|entry| entry.into_value());
+            let family = family.filter(|family| family.variants.iter().any(|other| Arc::ptr_eq(other, stored)));
+            is_here = family.is_some();
+            family.map_or(Op::Nop, Op::Put)
+        });
+        is_here
+    }
+
+    /// Drops the parts of a stored response and of its copies that `successor` does not go on with.
+    pub fn forget(&self, stored: &Stored, successor: Option<&Stored>) {
+        self.forget_parts(&stored.body, successor.map(|successor| &successor.body));
+        for (coding, copy) in stored.copies.all() {
+            let next = successor.and_then(|successor| successor.coded(coding));
+            self.forget_parts(&copy.body, next.as_ref().map(|next| &next.body));
         }
     }
 

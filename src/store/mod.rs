@@ -6,6 +6,7 @@
 //! validator of what is there, or the whole is.
 
 mod body;
+mod coded;
 mod config;
 mod fill;
 mod memory;
@@ -70,6 +71,7 @@ pub struct Stored {
     checked: AtomicU64,
     /// The head of plain hits, once there has been one: as the origin said it, and as a policy's `browser_ttl` has it.
     pub heads: [OnceLock<Box<Prebuilt>>; 2],
+    copies: coded::Copies,
 }
 
 impl Stored {
@@ -350,10 +352,11 @@ impl Store {
         self.memory.bytes(&body, 0..length).map_or(body, |pieces| Body::Inline(memory::joined(&pieces, length)))
     }
 
-    /// Stores a freshened head over the body that is already here.
+    /// Stores a freshened head over the body that is already here, and over its coded copies.
     pub fn freshen(&self, old: &Stored, position: Position, meta: Meta, variant: VariantKey) -> Arc<Stored> {
         let place = Place { key: Arc::clone(&old.key), url: old.url, position, variants_max: FRESHENED_MAX };
         let stored = Arc::new(self.stored(place, meta, variant, old.body.clone()));
+        stored.inherit(old);
         self.put(&stored, FRESHENED_MAX);
         stored
     }
@@ -373,6 +376,7 @@ impl Store {
             surrogate_keys,
             checked: AtomicU64::new(place.position),
             heads: Default::default(),
+            copies: coded::Copies::default(),
         }
     }
 

@@ -81,6 +81,8 @@ metrics! {
     fills: IntGaugeVec("fills", ["state"]) "Fetches in progress that clients share: running; and requests that wait for the head of one: waiting.";
     collapse_expired: IntCounter("collapse_expired_total") "Waiters whose collapse wait ran out.";
     lane_requests: IntCounterVec("lane_requests_total", ["route"]) "Plain hits answered in their connection's own loop; a subset of requests.";
+    compress_jobs: IntGauge("compress_jobs") "Coded copies of stored responses that wait to be made or are being made.";
+    compressions: IntCounterVec("compressions_total", ["coding", "result"]) "Coded copies asked for: made, in-vain (too little saved), dropped (too many waited), evicted (some of the body was gone), failed.";
     purges: IntCounterVec("purges_total", ["kind"]) "Purges applied.";
     purge_lag: Gauge("purge_lag_seconds") "Seconds since this node was known to have applied every purge of its fleet; grows while it is cut off.";
     fleet_connected: IntGauge("fleet_connected") "1 while this node hears of the fleet's purges.";

@@ -19,6 +19,15 @@ check "the hit is a 200" status_is 200
 cp "$VAR/body" "$VAR/page"
 ask "$LEARNING$course"
 check "the hit has the origin's bytes" body_is "$VAR/page"
+for accept in br zstd gzip; do
+    coded() { ask -H "Accept-Encoding: $accept" "$EDGE$course" && field_is Content-Encoding "$accept"; }
+    check "a reader that wants $accept gets it once it is made" eventually 5 coded
+    check "it is of the same tag, weakly" field_has ETag '^W/'
+done
+# What curl can decode depends on how it was built; it says so itself.
+coded_for_curl() { ask --compressed "$EDGE$course" && field_has Content-Encoding .; }
+check "curl gets a coding that it wants" eventually 5 coded_for_curl
+check "and reads the same page" body_is "$VAR/page"
 lesson=$(grep -oE "$course/lessons/[a-z0-9-]+" "$VAR/page" | head -n 1)
 
 # The video: a range is exact, stored or not.

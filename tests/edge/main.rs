@@ -17,6 +17,8 @@ mod parts;
 
 mod policy;
 
+mod compression;
+
 mod leaks;
 
 mod poisoning;

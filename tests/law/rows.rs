@@ -37,7 +37,7 @@ fn unsafe_methods_invalidate_what_they_change() {
 }
 
 /// Runs all rows of a folder, and names every row that fails with all that is wrong about it.
-fn run<R: DeserializeOwned + Named>(folder: &str, failures: impl Fn(&R) -> Vec<String>) {
+pub(super) fn run<R: DeserializeOwned + Named>(folder: &str, failures: impl Fn(&R) -> Vec<String>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/law").join(folder);
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -58,7 +58,7 @@ fn run<R: DeserializeOwned + Named>(folder: &str, failures: impl Fn(&R) -> Vec<S
     assert!(failed.is_empty(), "{} of {rows} rows failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-trait Named {
+pub(super) trait Named {
     fn name(&self) -> &str;
     fn rfc(&self) -> &str;
 }
@@ -188,7 +188,7 @@ fn yes() -> String {
     "yes".to_owned()
 }
 
-fn fields(lines: &[String]) -> HeaderMap {
+pub(super) fn fields(lines: &[String]) -> HeaderMap {
     let mut fields = HeaderMap::new();
     for line in lines {
         let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::HeaderName;
+use strum::IntoEnumIterator;
 
 use super::{Resolver, names};
 use crate::{
     cache::{
-        Carries, ClientDirectives, Collapse, CollapseExpired, Glob, IgnoreOrigin, PathRule, Policy, QueryRule,
-        SetCookie, StatusTtl, TtlRule,
+        self, Carries, ClientDirectives, Coding, Collapse, CollapseExpired, Compress, Glob, IgnoreOrigin, PathRule,
+        Policy, QueryRule, SetCookie, StatusTtl, TtlRule,
     },
     config::{
         checked::{Checked, Fields, Value},
@@ -158,6 +159,7 @@ fn policy(name: &str, fields: &Fields, resolver: &mut Resolver<'_>) -> Policy {
             _ => None,
         },
         languages: fields.get("languages").texts().map(Box::from).collect(),
+        compress: fields.fields("compress").map(|compress| self::compress(compress, resolver)),
         collapse: Collapse {
             wait: collapse.map_or(Duration::ZERO, |collapse| collapse.duration("wait")),
             expired: collapse.map_or(CollapseExpired::Fetch, |collapse| {
@@ -195,6 +197,36 @@ fn query_rule(fields: &Fields, resolver: &mut Resolver<'_>) -> QueryRule {
         );
     }
     QueryRule { ignore, only, forwards_all: fields.get("forward").word() == Some("all") }
+}
+
+fn compress(fields: &Fields, resolver: &mut Resolver<'_>) -> Compress {
+    let written = fields.get("prefer");
+    let mut prefer = Vec::new();
+    for item in written.items() {
+        let Some(coding) = Coding::iter().find(|coding| Some(coding.name()) == item.word()) else { continue };
+        if prefer.contains(&coding) {
+            let message = format!("found {} twice, expected each coding once", coding.name());
+            resolver.problem(&item.at, message, None);
+        } else {
+            prefer.push(coding);
+        }
+    }
+    if !written.is_bad() && written.items().is_empty() {
+        let message = "found no coding, expected at least one; compress: none compresses nothing";
+        resolver.problem(&written.at, message, None);
+    }
+    let types = fields.get("types");
+    for item in types.items() {
+        let name = item.text().unwrap_or_default().to_ascii_lowercase();
+        if !name.contains('*') && cache::is_never_coded(&name) {
+            let message = format!(
+                "found {name}, expected a type that compression makes smaller and that is not read while it comes"
+            );
+            resolver.problem(&item.at, message, None);
+        }
+    }
+    let types = types.texts().map(|glob| Glob::new(&glob.to_ascii_lowercase())).collect();
+    Compress { prefer, types, min_size: fields.size("min_size") }
 }
 
 fn ttl_rule(fields: &Fields) -> TtlRule {

@@ -3,7 +3,7 @@
 use super::{
     Key, Kind,
     kind::{OR_NONE_DURATION, OR_NONE_SIZE, SIZE, int, key, list, one_or_many, optional, required, words},
-    texts::{GLOB, HEADER_NAME, NAME, PATH_PATTERN, STATUS_PATTERN, STATUSES, TEXT},
+    texts::{GLOB, HEADER_NAME, MEDIA_TYPE, NAME, PATH_PATTERN, STATUS_PATTERN, STATUSES, TEXT},
 };
 
 /// A named policy.
@@ -53,7 +53,13 @@ const POLICY_KEYS: [Key; 25] = [
     key("refresh", Kind::Struct(REQUESTS), "{}", "A request that carries one of these is not looked up, but stored."),
     key("forward_cookies", Kind::Or(&["all"], &list(&GLOB)), "all", "Cookies that the origin sees."),
     key("languages", list(&TEXT), "[]", "`Accept-Language` is taken for one of these, the first where none fits."),
-    key("compress", Kind::Or(&["none"], &Kind::Struct(COMPRESS)), "none", "Compression at the edge.").off(),
+    key(
+        "compress",
+        Kind::Or(&["none"], &Kind::Struct(COMPRESS)),
+        "none",
+        "What is compressed here, once, and answered with from then on. `Accept-Encoding` is then taken for the one coding that \
+         this client gets, or `identity`; the origin too is asked for that, and what it has coded itself stays as it is.",
+    ),
     key("slice", OR_NONE_SIZE, "none", "Fetches and stores large bodies in aligned slices of this size."),
     key("collapse", Kind::Struct(COLLAPSE), "{}", "One fetch for any number of concurrent readers."),
     key("variants_max", int(1, 10_000), "64", "Stored variants of one key; the oldest goes first."),
@@ -125,14 +131,20 @@ const REQUESTS: &[Key] = &[
 ];
 
 const COMPRESS: &[Key] = &[
-    key("prefer", list(&words(&["br", "zstd", "gzip"])), "[ br, zstd, gzip ]", "Codings, the best first."),
+    key(
+        "prefer",
+        list(&words(&["br", "zstd", "gzip"])),
+        "[ br, zstd, gzip ]",
+        "Codings that are made, the best first; where a client wants several alike it gets the first of them.",
+    ),
     key(
         "types",
-        list(&GLOB),
-        "[ \"text/*\", application/json, application/javascript, image/svg+xml ]",
-        "Media types.",
+        list(&MEDIA_TYPE),
+        "[ \"text/*\", application/javascript, application/json, \"application/*+json\", application/wasm, application/xml, \
+         \"application/*+xml\", font/otf, font/ttf, image/svg+xml ]",
+        "Media types. What is compressed already is left out, such as video, and so are event streams.",
     ),
-    key("min_size", SIZE, "1KiB", "Smallest body that is compressed."),
+    key("min_size", SIZE, "1KiB", "Smallest body that is compressed; the largest has 16MiB."),
 ];
 
 const COLLAPSE: &[Key] = &[

@@ -35,6 +35,7 @@ texts! {
     HEADER_NAME: "a field name", Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), |text| values::header_name(text).map(drop);
     HEADER_VALUE: "a field value", None, |text| values::header_value(text).map(drop), numbers;
     GLOB: "a name, * in it for any characters", None, |_| Ok(()), numbers;
+    MEDIA_TYPE: "a media type such as text/html or \"text/*\"", Some("^([^/;, ]+/[^/;, ]+|[*])$"), values::media_type;
     VALUE_PATTERN: "a value, with * for any characters, or \"!*\"", None, |text| values::value_pattern(text).map(drop), numbers;
     STATUS_PATTERN: "a status such as 404 or 5xx", Some("^[1-5]([0-9][0-9]|xx)$"), |text| values::status_pattern(text).map(drop), numbers;
     RETRY_WHEN: "connect, reset or a status of 500 to 599", Some("^(connect|reset|5[0-9][0-9])$"),
