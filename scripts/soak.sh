@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make soak`: 10,000 WebSocket upgrades in a row through the edge and 10,000 more side by side, a class that reads a cold
-# object, 100,000 reads and 1,000 purges over two edges that are killed in between, then ten minutes of fuzzing.
+# object, 100,000 reads and 1,000 purges over two edges that are killed in between, all of it at once for ten minutes (or as many
+# seconds as EDUHAM_SOAK_FOR says), then ten minutes of fuzzing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -11,5 +12,8 @@ EDUHAM_SOAK_COLD=1 cargo test --release --locked --test edge -- --nocapture cold
 say "== purges"
 EDUHAM_SOAK_READS=${EDUHAM_SOAK_READS:-100000} EDUHAM_SOAK_PURGES=${EDUHAM_SOAK_PURGES:-1000} \
     cargo test --locked --test edge -- --exact --nocapture history::no_read_is_older_than_an_acknowledged_purge
+say "== everything, for ${EDUHAM_SOAK_FOR:-600} s"
+cargo build --release --locked --bin eduham-edge
+EDUHAM_EDGE=$TARGET/release/eduham-edge EDUHAM_SOAK_FOR=${EDUHAM_SOAK_FOR:-600} tests/e2e/everything.sh
 say "== fuzz"
 fuzz/run.sh 600

@@ -3,7 +3,7 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 
-scripts=(course handbook rooms autobahn)
+scripts=(course handbook rooms autobahn everything)
 [ $# -eq 0 ] || scripts=("$@")
 passed=0 failed=0
 for name in "${scripts[@]}"; do
