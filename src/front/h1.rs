@@ -81,7 +81,13 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
                 let way = Way::of(&head);
                 let begun = exchange::begin(edge, connection, *head);
                 let keep_alive = way.keep_alive && !edge.is_draining();
-                let rest = if way.is_bodyless() { lane.take(begun, keep_alive) } else { Some(begun) };
+                let mut rest = if way.is_bodyless() { lane.take(begun, keep_alive) } else { Some(begun) };
+                if let Some(begun) = &mut rest
+                    && !lane.is_empty()
+                {
+                    // The answers before it may take their time.
+                    begun.look_again();
+                }
                 if rest.is_none() && keep_alive && !lane.is_full() {
                     continue;
                 }

@@ -45,6 +45,10 @@ impl<'a> Lane<'a> {
         None
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.answered.is_empty()
+    }
+
     /// Must what is there be written before more is added? A head cannot follow pieces of a body.
     pub fn is_full(&self) -> bool {
         self.answered.len() >= ANSWERS_MAX || self.bytes >= BYTES_MAX || self.out.pieces() > 0

@@ -137,8 +137,8 @@ impl Exchange<'_> {
                 Outcome::Failed(failed) => {
                     failure = failed;
                     self.decide(Step::Failed);
-                    if let Some(found) = wanted.stale.clone()
-                        && self.covers_error(&wanted, &found)
+                    if let Some(found) = &wanted.stale
+                        && let Some(found) = self.covering_error(&wanted, found)
                     {
                         self.decide(Step::StaleIfError);
                         if self.deliver_stored(sink, &found.stored, found.soft_purged).await? {

@@ -13,6 +13,7 @@ use http::{
 };
 
 use super::{
+    decision::Decision,
     deliver::without_body,
     exchange::{Begun, Exchange},
     fields::{CACHE_STATUS, X_REQUEST_ID},
@@ -71,6 +72,12 @@ impl Begun<'_> {
     /// found. Who takes it writes its [head](Self::write_head) and its body, and [records](Self::record_hit) it.
     pub fn hit(&mut self) -> Option<Hit> {
         if self.refusal.is_some() { None } else { self.exchange.hit() }
+    }
+
+    /// Forgets what was found, for a request that cannot go on at once: until it does, a purge may come, and time passes.
+    pub fn look_again(&mut self) {
+        self.exchange.ahead = None;
+        self.exchange.trace.decision = Decision::default();
     }
 
     /// Writes the head of a hit.

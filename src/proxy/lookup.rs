@@ -284,7 +284,9 @@ impl Exchange<'_> {
             }
             Reuse::Validate(_) => {
                 let id = wanted.fill_id(&self.ask_for(wanted), &self.request.fields);
-                if self.edge.store.is_failing(id, Instant::now()) && self.covers_error(wanted, &found) {
+                if self.edge.store.is_failing(id, Instant::now())
+                    && let Some(found) = self.covering_error(wanted, &found)
+                {
                     // It failed a moment ago: nobody waits for the next failure (contract: Stale).
                     self.decide(Step::StaleIfError);
                     return self.deliver_stored(sink, &found.stored, found.soft_purged).await;
@@ -296,10 +298,12 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn covers_error(&self, wanted: &Wanted, found: &Found) -> bool {
+    /// What was found, if it may stand in for an origin that has failed. A purge may have come while the origin was asked.
+    pub(super) fn covering_error(&self, wanted: &Wanted, found: &Found) -> Option<Found> {
         let now = self.edge.clock.now();
-        self.edge.fleet.is_trusted()
-            && cache::may_answer_error(&found.stored.meta, &wanted.directives, &wanted.policy, now, found.soft_purged)
+        let found = self.edge.store.again(found).filter(|_| self.edge.fleet.is_trusted())?;
+        let (meta, soft_purged) = (&found.stored.meta, found.soft_purged);
+        cache::may_answer_error(meta, &wanted.directives, &wanted.policy, now, soft_purged).then_some(found)
     }
 
     /// Which of the bytes that this request gets are not here.
@@ -386,6 +390,9 @@ impl Exchange<'_> {
             request.fields.remove(CACHE_CONTROL);
             request.fields.remove(PRAGMA);
         }
+        // In this order: what a purge before the position has touched is not validated, and a purge after it touches what comes.
+        let position = self.edge.store.position();
+        let validating = validating.and_then(|found| self.edge.store.again(&found));
         let narrowed = wanted.policy.for_path(self.request.target.path());
         let metrics = self.trace.metrics.clone().unwrap_or_else(|| Arc::clone(self.snapshot.router.unmatched()));
         Refill {
@@ -399,7 +406,7 @@ impl Exchange<'_> {
             place: Place {
                 key: Arc::clone(&wanted.key),
                 url: wanted.key.url_hash(self.edge.store.seed()),
-                position: self.edge.store.position(),
+                position,
                 variants_max: wanted.policy.variants_max,
             },
             fill_id,

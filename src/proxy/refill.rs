@@ -291,7 +291,8 @@ impl Refill {
     /// it lacked a part, or was not looked at.
     fn covers_error(&self, now: SystemTime) -> bool {
         let stored = || self.edge.store.found(&self.place.key, &self.selecting);
-        self.validating.clone().or_else(stored).is_some_and(|found| {
+        let validating = self.validating.as_ref().and_then(|found| self.edge.store.again(found));
+        validating.or_else(stored).is_some_and(|found| {
             let anyone = RequestDirectives::default();
             cache::may_answer_error(&found.stored.meta, &anyone, &self.policy, now, found.soft_purged)
         })

@@ -240,6 +240,16 @@ impl Store {
         found.collect()
     }
 
+    /// What was found a while ago, as purges leave it now; `None`: it is not to be used any more.
+    pub fn again(&self, found: &Found) -> Option<Found> {
+        let stored = Arc::clone(&found.stored);
+        match self.verdict(&stored) {
+            PurgeVerdict::Untouched => Some(Found { stored, soft_purged: None }),
+            PurgeVerdict::Soft(at) => Some(Found { stored, soft_purged: Some(at) }),
+            PurgeVerdict::Hard => None,
+        }
+    }
+
     fn verdict(&self, stored: &Stored) -> PurgeVerdict {
         let position = self.purges.position();
         if stored.checked.load(Ordering::Acquire) == position {

@@ -179,6 +179,44 @@ async fn what_was_purged_is_not_served_when_the_origin_fails_unless_softly() {
 }
 
 #[tokio::test]
+async fn what_is_purged_while_the_origin_is_asked_does_not_stand_in_for_it() {
+    for (soft, status) in [(false, 502), (true, 200)] {
+        let origin = origin().await;
+        let gate = Gate::closed();
+        let held = gate.clone();
+        origin.answer("/a", move |asked| if asked.hits_before == 0 { cacheable("x") } else { reset().held(&held) });
+        let edge = edge(&origin).policy("stale_if_error: 1d").upstream("retries: { max: 0 }").start().await;
+        let _ = edge.get("/a").await;
+        edge.advance(3601);
+        let mut early = edge.connect().await;
+        early.send(&get("/a")).await;
+        gate.reached_by(1).await;
+        edge.purge(&format!(r#"{{"all":true,"soft":{soft}}}"#)).await;
+        gate.open();
+        assert_eq!(early.answer("GET").await.status, status, "soft: {soft}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_purged_while_the_answers_before_it_are_read_slowly_is_not_answered() {
+    let origin = origin().await;
+    // More than the sockets between take.
+    origin.serve("/large", cacheable(vec![b'x'; 24 << 20]));
+    origin.answer("/a", |asked| page(format!("version {}", asked.hits_before)).field("Cache-Control", "max-age=1"));
+    let edge = edge(&origin).policy("stale_while_revalidate: 1h").start().await;
+    let _ = (edge.get("/large").await, edge.get("/a").await);
+    edge.advance(2);
+    let mut slow = edge.connect().await;
+    slow.send_bytes(b"GET /large HTTP/1.1\r\nHost: a.test\r\n\r\nGET /a HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let mut first = slow.head().await;
+    assert!(first.is_hit());
+    edge.purge(r#"{"urls":["http://a.test/a"]}"#).await;
+    slow.rest("GET", &mut first).await;
+    assert_eq!(first.body.len(), 24 << 20);
+    assert_eq!(slow.answer("GET").await.text(), "version 1");
+}
+
+#[tokio::test]
 async fn a_soft_purge_makes_stale_and_is_validated() {
     let origin = origin().await;
     origin.serve("/a", cacheable("x").etag("\"v\""));
