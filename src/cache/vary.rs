@@ -95,13 +95,47 @@ impl VariantKey {
     }
 }
 
-/// A line of [`canonical`], without secrets.
+/// A line of [`canonical`]. Any field may bring a secret, an address with a ticket in it, or a key; only of those that say what a
+/// client can read and draw, or where a page came from, the value is shown.
 fn shown(line: &str) -> String {
-    let secret = [header::COOKIE, header::AUTHORIZATION, header::PROXY_AUTHORIZATION];
+    let is_harmless = |name: &str| {
+        ["accept", "sec-ch-", "sec-fetch-"].iter().any(|beginning| name.starts_with(beginning))
+            || matches!(name, "origin" | "x-requested-with" | "save-data" | "dpr" | "user-agent" | "x-forwarded-proto")
+    };
     match line.split_once('=') {
-        Some((name, _)) if secret.iter().any(|secret| secret == name) => format!("{name} not shown"),
-        Some((name, value)) => format!("{name}={}", value.trim_end_matches(',')),
+        Some((name, value)) if is_harmless(name) => format!("{name}={}", value.trim_end_matches(',')),
+        Some((name, _)) => format!("{name} not shown"),
         None => format!("{} absent", line.trim_end_matches('!')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn people_see_what_picked_a_variant_and_no_secrets() {
+        let (mut response, mut request) = (HeaderMap::new(), HeaderMap::new());
+        let names = "Accept-Language, Origin, Save-Data, Referer, Cookie, Authorization, X-Api-Key";
+        response.insert(header::VARY, HeaderValue::from_static(names));
+        for (name, value) in [
+            ("accept-language", "de, en;q=0.5"),
+            ("origin", "https://a.test"),
+            ("referer", "https://a.test/join?ticket=secret"),
+            ("cookie", "session=secret"),
+            ("authorization", "Bearer secret"),
+            ("x-api-key", "secret"),
+        ] {
+            request.insert(name, HeaderValue::from_static(value));
+        }
+        let shown: Vec<_> = VariantKey::of(&Vary::parse(&response), &request).shown().collect();
+        let shown = shown.join("; ");
+        assert!(!shown.contains("secret"), "{shown}");
+        for part in ["accept-language=de,en;q=0.5", "origin=https://a.test", "save-data absent", "referer not shown"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
 }
 

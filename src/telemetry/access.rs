@@ -58,7 +58,7 @@ pub struct AccessRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hex")]
     pub key_hash: Option<u128>,
     /// What picked the variant below the key: the fields that `vary` names as the request had them, separated by `; `;
-    /// without cookies and credentials.
+    /// of a field that may bring a secret, only that it was there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<&'a str>,
     /// Seconds.

@@ -112,9 +112,7 @@ impl Connector {
         }
         if let Some(counted) = Counted::new(&self.idle, CONNECTIONS_IDLE_MAX) {
             connection.reused = true;
-            if connection.buf.capacity() > READ_HEAD {
-                connection.buf = BytesMut::new();
-            }
+            connection.buf = kept(connection.buf);
             peer.idle().put(connection, Instant::now() + keepalive, counted);
         }
     }
@@ -159,5 +157,35 @@ impl From<&pingora_core::Error> for ConnectError {
             ErrorType::InternalError | ErrorType::BindError | ErrorType::SocketError => Self::Exhausted,
             _ => Self::Unavailable,
         }
+    }
+}
+
+/// The read buffer of a connection that waits, if it is one for heads: not grown for a body, and nobody holds a piece of it.
+fn kept(mut buf: BytesMut) -> BytesMut {
+    let is_for_heads = buf.try_reclaim(READ_HEAD) && !buf.try_reclaim(READ_HEAD + 1);
+    if is_for_heads { buf } else { BytesMut::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_connection_keeps_a_buffer_for_heads_and_none_that_bodies_have_grown() {
+        let read = |room: usize, bytes: usize| {
+            let mut buf = BytesMut::new();
+            buf.reserve(room);
+            buf.extend_from_slice(&vec![b'x'; bytes]);
+            (buf.split_to(bytes), buf)
+        };
+        let (piece, buf) = read(READ_HEAD, 100);
+        assert_eq!(kept(buf).capacity(), 0, "somebody holds a piece of it");
+        drop(piece);
+        let (piece, buf) = read(READ_HEAD, 100);
+        drop(piece);
+        assert_eq!(kept(buf).capacity(), READ_HEAD);
+        let (piece, buf) = read(4 * READ_HEAD, 4 * READ_HEAD);
+        drop(piece);
+        assert_eq!(kept(buf).capacity(), 0);
     }
 }
