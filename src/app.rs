@@ -491,8 +491,9 @@ impl admin::Explain for Control {
         };
         let admin::Question { url, method, headers } = question.clone();
         let ask = Ask { url, method, headers };
-        let explanation = explain::live(scene, &edge.store, edge.fleet.is_trusted(), &ask, edge.clock.now())
-            .map_err(|error| error.to_string())?;
+        let (is_trusted, is_stopped) = (edge.fleet.is_trusted(), edge.fleet.is_stopped());
+        let node = explain::Node { store: &edge.store, is_trusted, is_stopped };
+        let explanation = explain::live(scene, &node, &ask, edge.clock.now()).map_err(|error| error.to_string())?;
         serde_json::to_value(explanation).map_err(|error| error.to_string())
     }
 }

@@ -135,7 +135,7 @@ impl Case {
                 failures.push(format!("{what}: expected {expected}, found {found}"));
             }
         };
-        let (verdict, steps) = explanation.deciding();
+        let (verdict, told) = explanation.deciding();
         same("outcome", explanation.summary(), self.outcome.clone());
         same("cause", verdict.cause.to_owned(), self.cause.clone());
         let place = verdict.place.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
@@ -145,7 +145,7 @@ impl Case {
             let status = next.or(explanation.cache_status.as_ref());
             same("Cache-Status", status.cloned().unwrap_or_default(), format!("eduham-edge; {expected}"));
         }
-        let changes = steps.last().map(|told| &told.changes[..]).unwrap_or_default();
+        let changes = told.map(|told| &told.changes[..]).unwrap_or_default();
         let named: Vec<_> = changes.iter().map(named).collect();
         let mut expected: Vec<_> = self.changes.keys().cloned().collect();
         let mut sorted = named.clone();

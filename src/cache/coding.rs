@@ -121,28 +121,80 @@ impl Compress {
 
     /// May such a response have coded copies, and are they worth it? `length`: of the body, where it is known.
     pub fn applies(&self, status: StatusCode, fields: &HeaderMap, length: Option<u64>) -> bool {
-        self.wants(fields, length) && may_be_coded(status, fields)
+        self.why_not(status, fields, length).is_none()
+    }
+
+    /// Why such a response has no coded copies, if it has none.
+    pub fn why_not(&self, status: StatusCode, fields: &HeaderMap, length: Option<u64>) -> Option<Uncoded> {
+        self.not_wanted(fields, length).or_else(|| not_allowed(status, fields))
     }
 
     /// The policy's part of [`applies`](Self::applies).
     pub fn wants(&self, fields: &HeaderMap, length: Option<u64>) -> bool {
-        length.is_none_or(|length| (self.min_size.max(1)..=CODED_MAX).contains(&length))
-            && media_type(fields).is_some_and(|name| self.types.iter().any(|glob| glob.matches(&name)))
+        self.not_wanted(fields, length).is_none()
+    }
+
+    fn not_wanted(&self, fields: &HeaderMap, length: Option<u64>) -> Option<Uncoded> {
+        let max = self.min_size.max(1)..=CODED_MAX;
+        if length.is_some_and(|length| !max.contains(&length)) {
+            return Some(Uncoded::Size);
+        }
+        let is_of_types = media_type(fields).is_some_and(|name| self.types.iter().any(|glob| glob.matches(&name)));
+        (!is_of_types).then_some(Uncoded::Type)
     }
 }
 
+/// Why a response has no coded copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Uncoded {
+    /// Its body is smaller than the policy's `min_size`, or larger than [`CODED_MAX`].
+    Size,
+    /// The policy's `types` do not have its media type, or it has none.
+    Type,
+    /// Such responses have no body, some of one, or are too rare to matter.
+    Status,
+    /// Its type is compressed already, or is read while it comes.
+    NeverCoded,
+    /// The origin has coded it.
+    Coded,
+    /// It is a part of a body.
+    Partial,
+    /// A field speaks of the very bytes that the origin sent.
+    SpeaksOfBytes,
+    /// It is for one person, or the origin forbids to transform it (`no-transform`, RFC 9111 5.2.2.6).
+    NotForAll,
+}
+
 /// The origin's part of [`Compress::applies`]: it is a whole answer for everybody, of a type that shrinks, not coded yet, and
-/// nobody forbade it (`no-transform`, RFC 9111 5.2.2.6). Other statuses have no body, some of one, or are too rare to matter.
+/// nobody forbade it.
 pub fn may_be_coded(status: StatusCode, fields: &HeaderMap) -> bool {
-    matches!(
+    not_allowed(status, fields).is_none()
+}
+
+fn not_allowed(status: StatusCode, fields: &HeaderMap) -> Option<Uncoded> {
+    let is_for_all = || {
+        is_for_all(&ResponseDirectives::parse(fields))
+            && ResponseDirectives::targeted(fields).is_none_or(|directives| is_for_all(&directives))
+    };
+    if !matches!(
         status,
         StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::NOT_FOUND | StatusCode::GONE
-    ) && media_type(fields).is_some_and(|name| !is_never_coded(&name))
-        && !fields.contains_key(header::CONTENT_ENCODING)
-        && !fields.contains_key(header::CONTENT_RANGE)
-        && !SPEAK_OF_BYTES.iter().any(|name| fields.contains_key(name))
-        && is_for_all(&ResponseDirectives::parse(fields))
-        && ResponseDirectives::targeted(fields).is_none_or(|directives| is_for_all(&directives))
+    ) {
+        Some(Uncoded::Status)
+    } else if media_type(fields).is_none_or(|name| is_never_coded(&name)) {
+        Some(Uncoded::NeverCoded)
+    } else if fields.contains_key(header::CONTENT_ENCODING) {
+        Some(Uncoded::Coded)
+    } else if fields.contains_key(header::CONTENT_RANGE) {
+        Some(Uncoded::Partial)
+    } else if SPEAK_OF_BYTES.iter().any(|name| fields.contains_key(name)) {
+        Some(Uncoded::SpeaksOfBytes)
+    } else if !is_for_all() {
+        Some(Uncoded::NotForAll)
+    } else {
+        None
+    }
 }
 
 /// May caches transform it? What is one person's is not coded even where a policy stores it: the length of a coded body

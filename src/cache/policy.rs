@@ -172,6 +172,15 @@ impl Policy {
         Some(policy)
     }
 
+    /// Bytes of the largest body that is stored where a tier keeps `kept`. Slices are units of their own, however large the
+    /// whole may be of which one `is_part`.
+    pub fn body_max(&self, kept: u64, is_part: bool) -> u64 {
+        match self.slice {
+            Some(_) if is_part => u64::MAX,
+            _ => self.object_max.unwrap_or(u64::MAX).min(kept),
+        }
+    }
+
     /// Does the `ttl` rule of such a response speak of its status? Then it may be stored as under `status_ttl`.
     pub(super) fn names_status(&self, status: StatusCode, fields: &HeaderMap) -> bool {
         let rule = self.ttl.iter().find(|rule| rule.matches(status, fields));

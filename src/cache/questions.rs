@@ -17,6 +17,7 @@ use super::{
     reuse::{Reuse, reuse},
     status::Fwd,
     storable::RequestView,
+    validation::has_strong_validator,
 };
 
 /// Why the cache has no part in this request: it is neither looked up nor stored. `has_body`: a body on GET has no
@@ -98,6 +99,17 @@ pub fn usable(
 }
 
 impl Reuse {
+    /// Is the origin asked, now or behind?
+    pub fn asks(self) -> bool {
+        !matches!(self, Self::Fresh | Self::StaleAllowed)
+    }
+
+    /// Where some of its bytes are not here: may they be added to it? Without a strong validator nothing can be that is
+    /// stale.
+    pub fn may_be_completed(self, meta: &Meta) -> bool {
+        self.fwd().is_none() || has_strong_validator(meta)
+    }
+
     /// Why the request goes forward, if it does (RFC 9211 2.2).
     pub fn fwd(self) -> Option<Fwd> {
         match self {

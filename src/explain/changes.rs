@@ -308,6 +308,16 @@ pub(super) fn outlived(facts: &Facts<'_>) -> Vec<Change> {
     vec![facts.config("keep", seconds(facts.age + EXAMPLE), "kept to be validated"), facts.longer()]
 }
 
+/// What would let a node answer that may not have heard of a purge.
+pub(super) fn unheard(facts: &Facts<'_>) -> Vec<Change> {
+    if !facts.scene.config.fleet.revalidates_when_cut_off() {
+        return Vec::new();
+    }
+    let place = facts.scene.config.places.key("fleet.when_cut_off");
+    let (key, to) = (place.key.clone(), Some("serve".to_owned()));
+    vec![Change { of: Party::Config, key, to, place: Some(place), note: "what was purged meanwhile is answered then" }]
+}
+
 /// What would give a route a policy.
 pub(super) fn cached(policy: &Policy, place: Spot) -> Change {
     let (key, to) = (place.key.clone(), Some(policy.name.clone()));

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -11,17 +12,20 @@ use serde::Serialize;
 use super::{
     Explanation, Outcome, Scene,
     changes::{self, Facts},
+    coding,
+    fetching::{self, Fills, Unanswered},
     request::{Ask, AskError},
     reusing, rules,
+    telling::Telling,
     walk::{Cached, Walk},
 };
 use crate::{
-    cache::{self, Coding, Reason, RequestView, Standing},
+    cache::{self, Coding, Reason, RequestView, Reuse, Standing, Use, Vary},
     proxy::{
-        decision::{Fetch, Looked, Step},
-        lookup::fill_id,
+        asking::{Asking, Sought},
+        decision::{Looked, Step},
     },
-    store::{Found, Lookup, Store},
+    store::{Found, Lookup, Store, Stored},
 };
 
 /// Variants that are told; a policy allows no more than some dozens.
@@ -31,7 +35,7 @@ const VARIANTS_MAX: usize = 100;
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreTold {
     pub variants: Vec<VariantTold>,
-    /// A fetch for everybody is under way.
+    /// A fetch for everybody is under way that would bring what this request gets.
     pub fill_runs: bool,
     /// The last answer was not storable: requests do not wait for each other for a while.
     pub uncollapsible: bool,
@@ -68,97 +72,146 @@ pub struct VariantTold {
     pub purged: Option<&'static str>,
 }
 
-/// Explains a request that would come at `now`. `trusted`: this node has heard of every purge.
+/// A node, as far as it decides about requests.
+pub struct Node<'a> {
+    pub store: &'a Store,
+    /// It has heard of every purge.
+    pub is_trusted: bool,
+    /// It is cut off from its fleet, and answers nothing.
+    pub is_stopped: bool,
+}
+
+/// What is stored for a request, as far as that says what would be asked for.
+#[derive(Default)]
+struct Seen {
+    vary: Option<Vary>,
+    holding: Option<Arc<Stored>>,
+    /// To be validated.
+    stale: Option<Found>,
+    ttl: Option<i64>,
+}
+
+/// Explains a request that would come at `now`.
 ///
 /// # Errors
 /// When there is no such request.
-pub fn live(
-    scene: Scene<'_>,
-    store: &Store,
-    trusted: bool,
-    ask: &Ask,
-    now: SystemTime,
-) -> Result<Explanation, AskError> {
+pub fn live(scene: Scene<'_>, node: &Node<'_>, ask: &Ask, now: SystemTime) -> Result<Explanation, AskError> {
     let mut walk = Walk::new(scene, ask)?;
-    let cached = match walk.until_key() {
+    let cached = match walk.until_key(node.is_stopped) {
         Ok(cached) => cached,
         Err(outcome) => return Ok(walk.ended(outcome)),
     };
     let request = walk.taken.request.fields.clone();
-    let told = told(store, &cached, &request, now);
     let method = walk.taken.request.method.clone();
     let query = walk.taken.request.target.query().map(str::to_owned);
     let nothing = HeaderMap::new();
     let view = RequestView { method: &method, fields: &request };
-    let Cached { route, policy, key, directives } = &cached;
-    let facts = Facts::of_request(scene, &route.name, policy, &request, query.as_deref(), &nothing);
-    let mut ttl = None;
-    let looked = match cache::refreshes(policy, &request, query.as_deref()) {
-        true => {
-            walk.telling.push(Step::Refresh);
-            walk.telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
-            None
-        }
-        false => Some(store.lookup(key, &request)),
-    };
-    let outcome = match looked {
-        Some(Lookup::Found(found)) => {
-            let meta = &found.stored.meta;
-            let facts = changes::facts_of(facts, meta, now);
-            ttl = Some(match found.soft_purged {
-                Some(purged) => meta.ttl_after_purge(now, purged),
-                None => meta.ttl(now),
-            });
-            reusing::reuse(&mut walk.telling, &cached, &view, meta, &facts, (now, found.soft_purged, trusted))
-        }
-        missed => {
-            let uri_miss = matches!(missed, Some(Lookup::Miss));
-            let standing = Standing { uri_miss, precondition_failed: false, held: false };
-            // Asking here is no use.
-            let used_enough = || policy.min_uses <= 1 || store.uses(key).saturating_add(1) >= policy.min_uses;
-            let looked = match missed {
-                Some(Lookup::VaryMiss(_)) => Some((Looked::VaryMiss, "other variants alone")),
-                Some(_) => Some((Looked::Miss, "nothing stored")),
-                None => None,
-            };
-            if let Some((looked, outcome)) = looked {
-                walk.telling.push(Step::Lookup(looked));
-                walk.telling.tell(rules::LOOKUP, "the key and the fields that Vary names", outcome, None);
+    let Cached { route, policy, key, negotiated, .. } = &cached;
+    let store = node.store;
+    let mut facts = Facts::of_request(scene, &route.name, policy, &request, query.as_deref(), &nothing);
+    let asking = Asking { store, request: view, negotiated: *negotiated, compress: policy.compress.as_ref() };
+    let found;
+    let telling = &mut walk.telling;
+    let mut seen = Seen::default();
+    let answers = if cache::refreshes(policy, &request, query.as_deref()) {
+        telling.push(Step::Refresh);
+        telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
+        Err(Unanswered::because(Standing::default(), Outcome::Fetched))
+    } else {
+        match store.lookup(key, &request) {
+            Lookup::Found(stored) => {
+                found = stored;
+                facts = changes::facts_of(facts, &found.stored.meta, now);
+                let used = (now, found.soft_purged, node.is_trusted);
+                let used = reusing::reuse(telling, &cached, &view, &found.stored.meta, &facts, used);
+                examine(telling, &cached, &asking, &found, used, now, &mut seen)
             }
-            if cache::only_if_cached(directives, policy) {
-                walk.telling.push(Step::OnlyIfCached);
-                walk.telling.tell_reason(Reason::OnlyIfCached, "only-if-cached", "504: nothing stored", &facts);
-                Outcome::Refused
-            } else if let Some(reason) = cache::alone(&view, directives, standing, used_enough) {
-                walk.telling.push(Step::Alone(reason));
-                walk.telling.tell_reason(reason, method.as_str(), "for this client alone, nothing stored", &facts);
-                Outcome::Bypassed
-            } else {
-                let fetch = if told.fill_runs { Fetch::Waiter } else { Fetch::Writer };
-                let place = walk.telling.place(&route.name, "collapse.wait");
-                let outcome = if told.fill_runs { "waits for the fetch under way" } else { "asks the origin" };
-                walk.telling.push(Step::Fetch(fetch));
-                walk.telling.tell(rules::FETCH, "fetches under way", outcome, place);
-                Outcome::Fetched
+            Lookup::VaryMiss(vary) => {
+                seen.vary = Some(vary);
+                missed(telling, Looked::VaryMiss, "other variants alone")
             }
+            Lookup::Miss => missed(telling, Looked::Miss, "nothing stored"),
         }
     };
-    let cache_status = walk.telling.cache_status(ttl);
+    let holding = seen.holding.as_deref();
+    let sought = Sought { policy, key, vary: seen.vary.as_ref(), holding, whole_only: false };
+    let told = told(store, &sought, sought.fill_id(&asking.ask_for(&sought), &request), &request, now);
+    let outcome = answers.unwrap_or_else(|unanswered| {
+        if told.failing
+            && node.is_trusted
+            && let Some(Found { stored, soft_purged }) = &seen.stale
+            && cache::may_answer_error(&stored.meta, &cached.directives, policy, now, *soft_purged)
+        {
+            telling.push(Step::StaleIfError);
+            let place = telling.place(&route.name, "stale_if_error");
+            telling.tell(rules::STALE_IF_ERROR, "a fetch failed within a second", "it answers stale at once", place);
+            return Outcome::Stale;
+        }
+        let is_used_enough = || store.would_be_used_enough(key, policy.min_uses);
+        let (runs, uncollapsible, untrusted) = (told.fill_runs, told.uncollapsible, !node.is_trusted);
+        let fills = Fills { runs, uncollapsible, untrusted };
+        fetching::fetch(telling, &cached, &view, &facts, unanswered, is_used_enough, fills)
+    });
+    let cache_status = telling.cache_status(seen.ttl);
     let mut explanation = walk.ended(outcome);
     explanation.cache_status = cache_status;
     explanation.store = Some(told);
     Ok(explanation)
 }
 
-fn told(store: &Store, cached: &Cached, request: &HeaderMap, now: SystemTime) -> StoreTold {
-    let key = &cached.key;
-    let vary = match store.lookup(key, request) {
-        Lookup::Found(found) => Some(found.stored.meta.vary().clone()),
-        Lookup::VaryMiss(vary) => Some(vary),
-        Lookup::Miss => None,
-    };
-    let id = fill_id(key, vary.as_ref(), request);
-    let variants = store.variants(key).into_iter().take(VARIANTS_MAX);
+fn missed(telling: &mut Telling<'_>, looked: Looked, outcome: &str) -> Result<Outcome, Unanswered> {
+    telling.push(Step::Lookup(looked));
+    telling.tell(rules::LOOKUP, "the key and the fields that Vary names", outcome, None);
+    let uri_miss = matches!(looked, Looked::Miss);
+    Err(Unanswered::missed(Standing { uri_miss, ..Standing::default() }))
+}
+
+/// What was found: is all of it here that is asked for, and in which coding?
+fn examine(
+    telling: &mut Telling<'_>,
+    cached: &Cached,
+    asking: &Asking<'_>,
+    found: &Found,
+    used: Use,
+    now: SystemTime,
+    seen: &mut Seen,
+) -> Result<Outcome, Unanswered> {
+    let (stored, meta) = (&found.stored, &found.stored.meta);
+    let answers = reusing::answers(used);
+    let Use::Reuse(reuse) = used else { return answers };
+    seen.ttl = Some(found.soft_purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged)));
+    seen.vary = reuse.asks().then(|| meta.vary().clone());
+    let missing = if matches!(reuse, Reuse::Unusable(_)) { None } else { asking.missing(stored) };
+    if let Some(missing) = missing {
+        telling.push(Step::Missing);
+        let held = reuse.may_be_completed(meta);
+        let told = if held { "asked for, to be added to what is here" } else { "nothing can be added to what is here" };
+        let input = format!("bytes {}-{} are not here", missing.start, missing.end.saturating_sub(1));
+        telling.tell(rules::MISSING, input, told, None);
+        seen.holding = held.then(|| Arc::clone(stored));
+        let outcome = if held { Outcome::Completed } else { Outcome::Fetched };
+        return Err(Unanswered::because(Standing { held, ..Standing::default() }, outcome));
+    }
+    if let Reuse::Validate(_) = reuse {
+        seen.stale = Some(found.clone());
+    }
+    coding::copy(telling, cached, meta, Some(stored.body.length()), |coding| {
+        let name = coding.name();
+        match asking.copy(stored) {
+            Some(copy) => format!("the copy in {name}, {} bytes", copy.body.length()),
+            None if stored.is_coded_in_vain(coding) => {
+                format!("the bytes as they are: in {name} they are hardly fewer")
+            }
+            None if !stored.body.is_whole() => "the bytes as they are: some are not here".to_owned(),
+            None => format!("the bytes as they are, until a copy in {name} is made"),
+        }
+    });
+    answers
+}
+
+/// `id`: of the fetch that would bring what is sought.
+fn told(store: &Store, sought: &Sought<'_>, id: u128, request: &HeaderMap, now: SystemTime) -> StoreTold {
+    let variants = store.variants(sought.key).into_iter().take(VARIANTS_MAX);
     StoreTold {
         variants: variants.map(|found| variant(&found, request, now)).collect(),
         fill_runs: store.is_filling(id),

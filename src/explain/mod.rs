@@ -4,9 +4,12 @@
 //! an exchange asks ([`crate::cache`], [`crate::proxy`]); each answer is pushed into a
 //! [`Decision`](crate::proxy::decision::Decision) as the exchange does it, and told with rule, source, place and
 //! advice. [`offline()`] plays an exchange against nothing stored and a response in a file, [`live()`] against the store
-//! as it is. `rules` has the name and source of every rule, `changes` what would change a refusal, `text` prints.
+//! as it is: `walk` to the key, `reusing` what is stored, `fetching` where that does not answer, `coding` beside them. `rules`
+//! has the name and source of every rule, `changes` what would change a refusal, `text` prints.
 
 mod changes;
+mod coding;
+mod fetching;
 mod live;
 mod offline;
 mod request;
@@ -17,7 +20,7 @@ mod text;
 mod walk;
 
 pub use changes::{Change, Party};
-pub use live::live;
+pub use live::{Node, live};
 pub use offline::{Answer, AnswerError, offline};
 pub use request::{Ask, AskError};
 
@@ -102,6 +105,8 @@ pub enum Outcome {
     Stale,
     /// Stored, but the origin is asked first.
     Validated,
+    /// Stored in part: the origin is asked for what is missing.
+    Completed,
     /// Nothing stored can be used: the origin is asked. Offline without a response this is all there is to say.
     Fetched,
     Stored,
@@ -190,11 +195,13 @@ impl Explanation {
         }
     }
 
-    /// The verdict that an operator asks about: of the next request where the first one's answer is stored.
-    pub fn deciding(&self) -> (&Verdict, &[Told]) {
-        match &self.next {
+    /// The verdict that an operator asks about, and the step that it comes from: of the next request where the first one's
+    /// answer is stored.
+    pub fn deciding(&self) -> (&Verdict, Option<&Told>) {
+        let (verdict, steps) = match &self.next {
             Some(next) => (&next.verdict, &next.steps),
             None => (&self.verdict, &self.steps),
-        }
+        };
+        (verdict, steps.iter().rfind(|told| told.rule == verdict.cause))
     }
 }

@@ -8,6 +8,8 @@ use http::{HeaderMap, Method, StatusCode, header::RANGE};
 use super::{
     Explanation, Next, Outcome, Scene,
     changes::{self, Facts},
+    coding,
+    fetching::{self, Fills, Unanswered},
     request::{Ask, AskError},
     reusing::{self, lifetime_key},
     rules,
@@ -15,9 +17,9 @@ use super::{
     walk::{Cached, Walk},
 };
 use crate::{
-    cache::{self, Arrival, LifetimeSource, Meta, Reason, RequestView, ResponseView, Standing, Times},
+    cache::{self, Arrival, Coding, LifetimeSource, Meta, Reason, RequestView, ResponseView, Standing, Times, Use},
     proxy::{
-        decision::{Fetch, Looked, Routed, Step},
+        decision::{Looked, Routed, Step},
         fetch::ORIGIN_HEAD,
         fields,
     },
@@ -100,7 +102,7 @@ pub fn offline(
     after: Duration,
 ) -> Result<Explanation, AskError> {
     let mut walk = Walk::new(scene, ask)?;
-    let cached = match walk.until_key() {
+    let cached = match walk.until_key(false) {
         Ok(cached) => cached,
         Err(outcome) => return Ok(walk.ended(outcome)),
     };
@@ -108,41 +110,24 @@ pub fn offline(
     let method = walk.taken.request.method.clone();
     let query = walk.taken.request.target.query().map(str::to_owned);
     let nothing = HeaderMap::new();
-    let Cached { route, policy, directives, .. } = &cached;
+    let Cached { route, policy, .. } = &cached;
     let facts = Facts::of_request(scene, &route.name, policy, &request, query.as_deref(), &nothing);
-    let refreshes = cache::refreshes(policy, &request, query.as_deref());
-    if refreshes {
+    let view = RequestView { method: &method, fields: &request };
+    let unanswered = if cache::refreshes(policy, &request, query.as_deref()) {
         walk.telling.push(Step::Refresh);
         walk.telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
+        Unanswered::because(Standing::default(), Outcome::Fetched)
     } else {
         walk.telling.push(Step::Lookup(Looked::Miss));
         walk.telling.tell(rules::LOOKUP, "nothing is stored here", "miss", None);
+        Unanswered::missed(Standing { uri_miss: true, ..Standing::default() })
+    };
+    let is_used_enough = || policy.min_uses <= 1;
+    let outcome =
+        fetching::fetch(&mut walk.telling, &cached, &view, &facts, unanswered, is_used_enough, Fills::default());
+    if outcome != Outcome::Fetched {
+        return Ok(walk.ended(outcome));
     }
-    if cache::only_if_cached(directives, policy) {
-        walk.telling.push(Step::OnlyIfCached);
-        walk.telling.tell_reason(Reason::OnlyIfCached, "Cache-Control: only-if-cached", "504: nothing stored", &facts);
-        return Ok(walk.ended(Outcome::Refused));
-    }
-    let view = RequestView { method: &method, fields: &request };
-    let standing = Standing { uri_miss: !refreshes, precondition_failed: false, held: false };
-    if let Some(reason) = cache::alone(&view, directives, standing, || policy.min_uses <= 1) {
-        walk.telling.push(Step::Alone(reason));
-        walk.telling.tell_reason(
-            reason,
-            format!("{method} and its fields"),
-            "for this client alone, nothing stored",
-            &facts,
-        );
-        return Ok(walk.ended(Outcome::Bypassed));
-    }
-    walk.telling.push(Step::Fetch(Fetch::Writer));
-    let place = walk.telling.place(&route.name, "collapse.wait");
-    walk.telling.tell(
-        rules::FETCH,
-        "no fetch is under way",
-        "asks the origin, for all who want the same meanwhile",
-        place,
-    );
     let Some(answer) = answer else { return Ok(walk.ended(Outcome::Fetched)) };
 
     let mut fields = answer.fields.clone();
@@ -151,11 +136,12 @@ pub fn offline(
     let response = ResponseView { status: answer.status, fields: &fields, complete_length: answer.arrival.length };
     let of_path = policy.for_path(walk.taken.request.target.path());
     let policy = of_path.as_ref().unwrap_or(policy);
-    let object_max = policy.object_max.unwrap_or(u64::MAX).min(scene.object_max);
     let asked = RequestView { method: &Method::GET, fields: &request };
     // A part is stored where a part was asked for.
     let asks_for_part = request.contains_key(RANGE) || policy.slice.is_some();
-    let head = match answer.status == StatusCode::PARTIAL_CONTENT && asks_for_part {
+    let is_part = answer.status == StatusCode::PARTIAL_CONTENT && asks_for_part;
+    let object_max = policy.body_max(scene.object_max, is_part);
+    let head = match is_part {
         true => cache::store_part(&asked, &response, times, policy).map(|(meta, _)| meta),
         false => cache::store(&asked, &response, times, policy),
     };
@@ -213,14 +199,24 @@ fn again(walk: &Walk<'_>, cached: &Cached, meta: &Meta, facts: Facts<'_>, now: S
     telling.push(Step::Route(Routed::Cached));
     let request = &walk.taken.request;
     let view = RequestView { method: &request.method, fields: &request.fields };
-    let outcome = if cache::refreshes(&cached.policy, view.fields, facts.query) {
+    let length = facts.length;
+    let (answers, facts) = if cache::refreshes(&cached.policy, view.fields, facts.query) {
         telling.push(Step::Refresh);
         telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
-        Outcome::Fetched
+        (Err(Unanswered::because(Standing::default(), Outcome::Fetched)), facts)
     } else {
         let facts = changes::facts_of(facts, meta, now);
-        reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None, true))
+        let used = reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None, true));
+        if matches!(used, Use::Reuse(_)) {
+            let copy = |coding: Coding| format!("a copy in {}, once it is made", coding.name());
+            coding::copy(&mut telling, cached, meta, length, copy);
+        }
+        (reusing::answers(used), facts)
     };
+    let outcome = answers.unwrap_or_else(|unanswered| {
+        // It has been stored: it was asked for often enough.
+        fetching::fetch(&mut telling, cached, &view, &facts, unanswered, || true, Fills::default())
+    });
     Next {
         after: after.as_secs_f64(),
         verdict: telling.verdict(outcome),

@@ -14,6 +14,8 @@ const fn rule(name: &'static str, source: &'static str) -> Rule {
 }
 
 pub(super) const RECEIVE: Rule = rule("receive", "RFC 9112 section 3, contract: Target");
+pub(super) const CUT_OFF: Rule = rule("cut-off", "contract: fleet.when_cut_off");
+pub(super) const PURGE: Rule = rule("purge", "contract: Purge");
 pub(super) const HTTPS: Rule = rule("redirect-to-https", "contract: server.listeners");
 pub(super) const ROUTE: Rule = rule("route", "contract: Choosing");
 pub(super) const NO_ROUTE: Rule = rule("no-route", "contract: Choosing");
@@ -24,6 +26,7 @@ pub(super) const BODY: Rule = rule("body-limit", "RFC 9110 15.5.14");
 pub(super) const NO_POLICY: Rule = rule("no-policy", "contract: routes");
 pub(super) const TAKES_PART: Rule = rule("takes-part", "RFC 9111 section 4, contract: bypass");
 pub(super) const KEY: Rule = rule("key", "RFC 9111 section 2, contract: Key");
+pub(super) const COMPRESS: Rule = rule("compress", "RFC 9110 8.4 and 12.5.3, contract: compress");
 pub(super) const LOOKUP: Rule = rule("lookup", "RFC 9111 section 4 and 4.1");
 pub(super) const KEEP: Rule = rule("keep", "contract: Retention");
 pub(super) const FRESH: Rule = rule("fresh", "RFC 9111 4.2");
@@ -31,6 +34,7 @@ pub(super) const STALE_TAKEN: Rule = rule("max-stale", "RFC 9111 5.2.1.2");
 pub(super) const STALE_WHILE_REVALIDATE: Rule = rule("stale-while-revalidate", "RFC 5861 section 3");
 pub(super) const STALE_IF_ERROR: Rule = rule("stale-if-error", "RFC 5861 section 4");
 pub(super) const PRECONDITION: Rule = rule("precondition", "RFC 9111 4.3.2");
+pub(super) const MISSING: Rule = rule("missing", "RFC 9111 3.3 and 3.4");
 pub(super) const FETCH: Rule = rule("fetch", "contract: Collapsing");
 pub(super) const LIFETIME: Rule = rule("lifetime", "RFC 9111 section 3 and 4.2.1, contract: Lifetime");
 

@@ -18,19 +18,33 @@ pub(super) struct Telling<'a> {
     pub(super) scene: Scene<'a>,
     pub(super) steps: Vec<Told>,
     pub(super) decision: Decision,
+    /// The step that the verdict comes from.
+    cause: usize,
 }
 
 impl<'a> Telling<'a> {
     pub(super) fn new(scene: Scene<'a>) -> Self {
-        Self { scene, steps: Vec::new(), decision: Decision::default() }
+        Self { scene, steps: Vec::new(), decision: Decision::default(), cause: 0 }
     }
 
     pub(super) fn push(&mut self, step: Step) {
         self.decision.push(step);
     }
 
-    /// Tells one decision.
+    /// Tells one decision; the verdict comes from it until another one is told.
     pub(super) fn tell(
+        &mut self,
+        rule: Rule,
+        input: impl Into<String>,
+        outcome: impl Into<String>,
+        place: Option<Spot>,
+    ) {
+        self.tell_besides(rule, input, outcome, place);
+        self.cause = self.steps.len() - 1;
+    }
+
+    /// Tells what the verdict does not come from.
+    pub(super) fn tell_besides(
         &mut self,
         rule: Rule,
         input: impl Into<String>,
@@ -61,10 +75,9 @@ impl<'a> Telling<'a> {
         self.scene.config.places.of_policy(route, policy_key)
     }
 
-    /// The last step decides.
     pub(super) fn verdict(&self, outcome: Outcome) -> Verdict {
-        let last = self.steps.last();
-        Verdict { outcome, cause: last.map_or("", |told| told.rule), place: last.and_then(|told| told.place.clone()) }
+        let cause = self.steps.get(self.cause);
+        Verdict { outcome, cause: cause.map_or("", |told| told.rule), place: cause.and_then(|told| told.place.clone()) }
     }
 
     pub(super) fn cache_status(&self, ttl: Option<i64>) -> Option<String> {

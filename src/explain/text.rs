@@ -9,13 +9,13 @@ const RULE_WIDTH: usize = 22;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verdict, steps) = self.deciding();
+        let (verdict, cause) = self.deciding();
         write!(f, "{} {}: {} ({}", self.request.method, self.request.url, self.summary(), verdict.cause)?;
         match &verdict.place {
             Some(place) => writeln!(f, ", {place})")?,
             None => writeln!(f, ")")?,
         }
-        if let Some(told) = steps.last().filter(|told| !told.changes.is_empty()) {
+        if let Some(told) = cause.filter(|told| !told.changes.is_empty()) {
             writeln!(f, "What would change it, each by itself:")?;
             told.changes.iter().try_for_each(|change| writeln!(f, "  {change}"))?;
         }

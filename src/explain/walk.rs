@@ -7,12 +7,13 @@ use http::HeaderMap;
 use super::{
     Explanation, KeyTold, Outcome, PassedOver, RequestTold, RouteTold, Scene,
     changes::{self, Facts},
+    coding,
     request::{self, Ask, AskError, Taken},
     rules,
     telling::Telling,
 };
 use crate::{
-    cache::{self, Key, Policy, RequestDirectives, RequestView},
+    cache::{self, Key, Negotiated, Policy, RequestDirectives, RequestView},
     proxy::{
         decision::{Routed, Step},
         route::Asked,
@@ -39,6 +40,8 @@ pub(super) struct Cached {
     pub(super) policy: Arc<Policy>,
     pub(super) key: Key,
     pub(super) directives: RequestDirectives,
+    /// In which coding the request is answered from the store.
+    pub(super) negotiated: Negotiated,
 }
 
 impl<'a> Walk<'a> {
@@ -47,8 +50,8 @@ impl<'a> Walk<'a> {
         Ok(Self { telling: Telling::new(scene), taken, route: None, passed_over: Vec::new(), key: None })
     }
 
-    /// Walks to the key; an explanation where the way ends before.
-    pub(super) fn until_key(&mut self) -> Result<Cached, Outcome> {
+    /// Walks to the key; what comes of it where the way ends before. `stopped`: the node answers nothing now.
+    pub(super) fn until_key(&mut self, stopped: bool) -> Result<Cached, Outcome> {
         let places = &self.telling.scene.config.places;
         let line = format!("{} {}", self.taken.request.method, self.taken.request.target.received());
         if let Some(refusal) = &self.taken.refusal {
@@ -59,6 +62,20 @@ impl<'a> Walk<'a> {
         }
         let target = self.taken.request.target.path_and_query().to_owned();
         self.telling.tell(rules::RECEIVE, line, format!("taken as {target}"), None);
+        if stopped {
+            let place = places.key("fleet.when_cut_off");
+            self.telling.tell(rules::CUT_OFF, "this node is cut off from its fleet", "503, to everybody", Some(place));
+            return Err(Outcome::Refused);
+        }
+        if self.taken.request.method.as_str() == "PURGE" {
+            let place = places.key("admin.tokens");
+            let (outcome, told) = match self.telling.scene.config.admin.may_purge(&self.taken.request.fields) {
+                Ok(_) => (Outcome::AnsweredHere, "its URL is purged".to_owned()),
+                Err(status) => (Outcome::Refused, format!("{}: no token that allows it", status.as_u16())),
+            };
+            self.telling.tell(rules::PURGE, "the method PURGE", told, Some(place));
+            return Err(outcome);
+        }
         if self.taken.connection.redirect_to_https {
             let place = places.key("server.listeners");
             self.telling.push(Step::Route(Routed::Redirect));
@@ -195,7 +212,10 @@ impl<'a> Walk<'a> {
         self.telling.tell(rules::TAKES_PART, format!("{method}, policy {}", policy.name), "looked up", place);
         let directives = cache::directives(&fields, &policy);
         cache::normalise_language(&mut self.taken.request.fields, &policy);
-        cache::normalise_encoding(&mut self.taken.request.fields, &directives, &policy);
+        let negotiated = cache::normalise_encoding(&mut self.taken.request.fields, &directives, &policy);
+        if let Some(compress) = &policy.compress {
+            coding::negotiated(&mut self.telling, &route.name, compress, &fields, negotiated);
+        }
         let request = &self.taken.request;
         let key = Key::new(
             self.telling.scene.seed,
@@ -218,7 +238,7 @@ impl<'a> Walk<'a> {
         let place = dropped.then(|| self.telling.place(&route.name, rule)).flatten();
         let outcome = if dropped { "a part of the query is dropped" } else { "all of the query is kept" };
         self.telling.tell(rules::KEY, key.text(), outcome, place);
-        Ok(Cached { route, policy, key, directives })
+        Ok(Cached { route, policy, key, directives, negotiated })
     }
 
     /// The explanation of a way that has ended.

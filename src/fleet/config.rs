@@ -19,6 +19,13 @@ pub struct Config {
     pub when_cut_off: WhenCutOff,
 }
 
+impl Config {
+    /// Does a node that is cut off ask the origin about everything?
+    pub fn revalidates_when_cut_off(&self) -> bool {
+        self.when_cut_off == WhenCutOff::Revalidate
+    }
+}
+
 /// What a node does that cannot hear of purges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, serde::Serialize, serde::Deserialize)]
 #[strum(serialize_all = "snake_case")]

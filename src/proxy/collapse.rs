@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::header::IF_RANGE;
 use tokio::sync::mpsc;
 
 use super::{
+    asking::wants_its_own,
     decision::{Fetch, Looked, Step},
     downstream::{ClientGone, ResponseSink},
     exchange::Exchange,
@@ -168,9 +168,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// Must this request not be answered by a fetch that began before it? Where purges may be unheard of, one may have come between.
+    /// Must this request not be answered by a fetch that began before it?
     fn wants_its_own(&self) -> bool {
-        self.trace.decision.by_request() || self.request.fields.contains_key(IF_RANGE) || !self.edge.fleet.is_trusted()
+        wants_its_own(&self.trace.decision, &self.request.fields, self.edge.fleet.is_trusted())
     }
 
     /// Runs the fetch and waits for its head; answers itself when the answer is for this client alone.

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use prometheus::IntGauge;
 
-use super::{Edge, encode::encode, exchange::Exchange};
+use super::{Edge, asking::Asking, encode::encode, exchange::Exchange};
 use crate::{
-    cache::{Coding, Compress, Negotiated},
+    cache::{Coding, Compress, Negotiated, RequestView},
     store::Stored,
 };
 
@@ -135,7 +135,7 @@ impl Exchange<'_> {
 
     /// The coded copy of `stored` that this client gets instead of it. Where it is not there yet, it is asked for.
     pub(super) fn coded(&mut self, stored: &Arc<Stored>) -> Option<Arc<Stored>> {
-        self.trace.has_codings = self.has_codings(stored);
+        self.trace.has_codings = self.asking().has_codings(stored);
         let coding = self.wanted_coding()?;
         let copy = self.edge.store.coded(stored, coding);
         if copy.is_none() && stored.body.is_whole() {
@@ -144,10 +144,14 @@ impl Exchange<'_> {
         copy
     }
 
-    /// Is the answer a copy that is here, whatever is missing of what it is a copy of?
-    pub(super) fn is_coded_already(&self, stored: &Stored) -> bool {
-        let Negotiated::Coding(coding) = self.trace.negotiated else { return false };
-        self.has_codings(stored) && self.edge.store.coded(stored, coding).is_some()
+    /// This request, as the store's contents are looked at for it.
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking {
+            store: &self.edge.store,
+            request: RequestView { method: &self.request.method, fields: &self.request.fields },
+            negotiated: self.trace.negotiated,
+            compress: self.compress(),
+        }
     }
 
     /// The coding that the answer has, where there is a copy in it.
@@ -156,12 +160,6 @@ impl Exchange<'_> {
             Negotiated::Coding(coding) if self.trace.has_codings => Some(coding),
             _ => None,
         }
-    }
-
-    fn has_codings(&self, stored: &Stored) -> bool {
-        self.compress().is_some_and(|compress| {
-            compress.wants(&stored.meta.fields, Some(stored.body.length())) && stored.may_be_coded()
-        })
     }
 
     /// What the policy says, where the cache has a part in the request.

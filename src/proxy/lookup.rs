@@ -8,27 +8,24 @@ use std::{
 
 use http::{
     HeaderMap, Method,
-    header::{CACHE_CONTROL, IF_RANGE, PRAGMA, RANGE},
+    header::{CACHE_CONTROL, PRAGMA},
 };
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
+    asking::Sought,
     decision::{Looked, Routed, Step},
     downstream::{ClientGone, RequestBody, ResponseSink},
     exchange::Exchange,
     fetch::OriginRequest,
-    refill::{Ask, Condition, PartOf, Refill, Told},
+    refill::{Ask, Refill, Told},
     routing::Route,
     synth::Refusal,
     unkeyed,
 };
 use crate::{
-    cache::{
-        self, ClientDirectives, Key, Policy, Precondition, RequestDirectives, RequestView, Reuse, Standing, Use,
-        VariantKey, Vary,
-    },
-    store::{Body, Fill, Found, Joined, Lookup, Place, Stored},
+    cache::{self, ClientDirectives, Key, Policy, RequestDirectives, RequestView, Reuse, Standing, Use, Vary},
+    store::{Fill, Found, Joined, Lookup, Place, Stored},
     upstream::Pool,
 };
 
@@ -71,25 +68,24 @@ pub struct Usable {
 }
 
 impl Wanted {
+    pub fn sought(&self) -> Sought<'_> {
+        Sought {
+            policy: &self.policy,
+            key: &self.key,
+            vary: self.vary.as_ref(),
+            holding: self.holding.as_ref().map(|found| &*found.stored),
+            whole_only: self.whole_only,
+        }
+    }
+
     pub fn fill_id(&self, ask: &Ask, request: &HeaderMap) -> u128 {
-        fill_id(&self.key, self.vary.as_ref(), request)
-            ^ ask.range.as_ref().map_or(0, |range| xxh3_128(range.as_bytes()))
+        self.sought().fill_id(ask, request)
     }
 
     /// What a purge of the URL names.
     pub fn url(&self, seed: u64) -> u128 {
         self.key.url_hash(seed)
     }
-}
-
-/// Which fill brings the whole of it. Fills are shared per key (and range), and per variant as soon as it is known that there
-/// are any: before, a variant that does not fit its waiter is found out at the head.
-pub fn fill_id(key: &Key, vary: Option<&Vary>, request: &HeaderMap) -> u128 {
-    let variant = match vary {
-        Some(vary) if *vary != Vary::None => xxh3_128(VariantKey::of(vary, request).as_bytes()),
-        _ => 0,
-    };
-    key.hash() ^ variant
 }
 
 impl Exchange<'_> {
@@ -253,16 +249,14 @@ impl Exchange<'_> {
             wanted.standing.precondition_failed = true;
             return None;
         };
-        if !matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed) {
+        if reuse.asks() {
             // A fetch for this variant is none for the others.
             wanted.vary = Some(meta.vary().clone());
         }
         self.decide(Step::Reuse(reuse));
         if !matches!(reuse, Reuse::Unusable(_)) && self.missing(&found.stored).is_some() {
             self.decide(Step::Missing);
-            // Without a strong validator nothing can be added to it, and nothing that is stale can be kept.
-            let is_usable = reuse.fwd().is_none() || cache::has_strong_validator(&found.stored.meta);
-            wanted.holding = Some(found).filter(|_| is_usable);
+            wanted.holding = Some(found).filter(|found| reuse.may_be_completed(&found.stored.meta));
             return None;
         }
         (!matches!(reuse, Reuse::Unusable(_))).then_some(Usable { found, reuse, now })
@@ -308,58 +302,12 @@ impl Exchange<'_> {
 
     /// Which of the bytes that this request gets are not here.
     fn missing(&self, stored: &Stored) -> Option<Range<u64>> {
-        if matches!(stored.body, Body::Inline(_)) || self.request.method == Method::HEAD {
-            return None;
-        }
-        let view = RequestView { method: &self.request.method, fields: &self.request.fields };
-        if cache::evaluate(&view, &stored.meta) == Precondition::NotModified {
-            return None;
-        }
-        if self.is_coded_already(stored) {
-            return None;
-        }
-        let length = stored.body.length();
-        let ranges = cache::select(&view, &stored.meta, length).ranges(length);
-        ranges.into_iter().find_map(|range| self.edge.store.hole(stored, range))
+        self.asking().missing(stored)
     }
 
-    /// What to ask the origin for: what is missing, the client's range, the first slice of what may be large, or all.
+    /// What to ask the origin for.
     pub(super) fn ask_for(&self, wanted: &Wanted) -> Ask {
-        let fields = &self.request.fields;
-        // A range under `If-Range` is one of two answers; what is asked for is the one for everybody.
-        let is_plain = self.request.method == Method::GET && !fields.contains_key(IF_RANGE);
-        let range = fields.get(RANGE).filter(|_| is_plain).cloned();
-        if let Some(found) = &wanted.holding
-            && let Some(missing) = self.missing(&found.stored)
-        {
-            let meta = found.stored.meta.clone();
-            let length = found.stored.body.length();
-            let is_strong = cache::has_strong_validator(&meta);
-            let part_of = |condition| PartOf { meta, length, condition };
-            match wanted.policy.slice {
-                Some(slice) if is_strong => {
-                    let start = missing.start / slice * slice;
-                    return Ask::missing(start..length.min(start + slice), part_of(Condition::Match));
-                }
-                None if is_strong => return Ask::missing(missing, part_of(Condition::Range)),
-                _ if range.is_none() && missing.end == length => {
-                    return Ask::missing(missing, part_of(Condition::None));
-                }
-                _ => {}
-            }
-        }
-        let slice = wanted.policy.slice.filter(|_| is_plain && !wanted.whole_only);
-        let first = range.as_ref().map_or(Some(0), cache::first_position);
-        if let (Some(slice), Some(first)) = (slice, first) {
-            let aligned = cache::slices(&(first..first.saturating_add(1)), slice, None);
-            let ask = Ask { range: Some(cache::range_field(&aligned, None)), part_of: None, is_the_clients: false };
-            let id = wanted.fill_id(&ask, fields);
-            // Where a slice was lately no success, the next one would be none either.
-            if !self.edge.store.is_uncollapsible(id, Instant::now()) {
-                return ask;
-            }
-        }
-        Ask { is_the_clients: range.is_some(), range, part_of: None }
+        self.asking().ask_for(&wanted.sought())
     }
 
     /// Validates while the stale answer is already on its way; one fetch at a time.

@@ -2,7 +2,8 @@
 //!
 //! 1. [`receive`]: is it a request that we take? What is asked, by whom?
 //! 2. [`route`]: which route.
-//! 3. [`lookup`]: key, stored response, may it be used? [`collapse`]: if not, who fetches, and who waits for that?
+//! 3. [`lookup`]: key, stored response, may it be used? [`asking`]: what is missing? [`collapse`]: who fetches it, and who waits for
+//!    that?
 //! 4. [`fetch`]: one exchange with an origin, with retries. [`refill`] runs it for the store, [`pass`] for one client.
 //! 5. [`deliver`]: the answer, from whatever there is; [`partial`] puts one together, [`compress`] has some coded.
 //! 6. [`purge`]: what takes stored responses away, from operators, clients and other nodes.
@@ -11,6 +12,7 @@
 //! Steps hold no policy: what may be stored or reused is said by [`crate::cache`], where to go by
 //! [`crate::upstream`].
 
+pub mod asking;
 pub mod collapse;
 pub mod compress;
 pub mod decision;

@@ -316,8 +316,7 @@ impl Refill {
             }
             None => cache::store_part(&request, &view, response.times, &self.policy)?,
         };
-        // Slices are units of their own, however large the whole may be.
-        let max = if self.policy.slice.is_some() { u64::MAX } else { self.object_max() };
+        let max = self.policy.body_max(self.edge.store.object_max(), true);
         Ok((self.shareable(response, meta, max)?, Some(span)))
     }
 
@@ -327,7 +326,7 @@ impl Refill {
     }
 
     fn object_max(&self) -> u64 {
-        self.policy.object_max.unwrap_or(u64::MAX).min(self.edge.store.object_max())
+        self.policy.body_max(self.edge.store.object_max(), false)
     }
 
     /// Reads the body, to everybody at once, and publishes it when it is whole.

@@ -98,6 +98,11 @@ impl Stored {
         self.copies.begin(coding)
     }
 
+    /// Was it seen that the copy in this coding saves too little?
+    pub fn is_coded_in_vain(&self, coding: Coding) -> bool {
+        self.copies.is(coding, |made| matches!(made, Made::InVain))
+    }
+
     /// The caller that [began](Self::begin_coding) has made nothing; another may.
     pub fn end_coding(&self, coding: Coding) {
         self.copies.end(coding);
@@ -115,7 +120,7 @@ impl Stored {
                 let copy = Arc::new(self.copy(coding, copy.body.clone()));
                 self.copies.change(coding, |_| Some(Made::Here(Arc::clone(&copy))));
             }
-            if old.copies.is(coding, |made| matches!(made, Made::InVain)) {
+            if old.is_coded_in_vain(coding) {
                 self.coded_in_vain(coding);
             }
         }

@@ -534,21 +534,19 @@ impl Store {
         }
     }
 
-    /// How often a key that is not stored was asked for.
-    pub fn uses(&self, key: &Key) -> u32 {
-        self.uses.get(&key.hash()).unwrap_or(0)
-    }
-
     /// Counts that `key` was asked for and is not stored: was that often enough for storing it?
     pub fn is_used_enough(&self, key: &Key, min_uses: u32) -> bool {
-        if min_uses <= 1 {
-            return true;
-        }
-        let counted = self
-            .uses
-            .entry(key.hash())
-            .and_upsert_with(|uses| uses.map_or(1, |uses| uses.into_value().saturating_add(1)));
-        counted.into_value() >= min_uses
+        let counted = || {
+            let uses = self.uses.entry(key.hash());
+            let uses = uses.and_upsert_with(|uses| uses.map_or(1, |uses| uses.into_value().saturating_add(1)));
+            uses.into_value()
+        };
+        min_uses <= 1 || counted() >= min_uses
+    }
+
+    /// What [`is_used_enough`](Self::is_used_enough) would say. Counts nothing.
+    pub fn would_be_used_enough(&self, key: &Key, min_uses: u32) -> bool {
+        min_uses <= 1 || self.uses.get(&key.hash()).unwrap_or(0).saturating_add(1) >= min_uses
     }
 
     /// Did a fetch under `id` fail within the last second?

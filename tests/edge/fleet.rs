@@ -27,7 +27,7 @@ use crate::support::{
 /// Short, so that tests see leases lapse; long enough for a busy machine to beat in time.
 const LEASE: Duration = Duration::from_secs(1);
 
-fn member(origin: &Origin, redis: &str, id: &str, fleet: &str) -> Builder {
+pub fn member(origin: &Origin, redis: &str, id: &str, fleet: &str) -> Builder {
     edge(origin)
         .policy("stale_if_error: 1h")
         .upstream("retries: { max: 0 }")
@@ -77,7 +77,7 @@ async fn reasons(edge: &Edge) -> Vec<String> {
     serde_json::from_value(reasons).unwrap_or_default()
 }
 
-async fn ready(edge: &Edge) {
+pub async fn ready(edge: &Edge) {
     eventually_async("it is ready", async || reasons(edge).await.is_empty()).await;
 }
 
@@ -104,7 +104,7 @@ async fn acknowledged(edge: &Edge, order: &str) -> Value {
 }
 
 /// Waits until an edge stands so to its fleet: `fleet_connected`.
-async fn connected(edge: &Edge, expected: f64) {
+pub async fn connected(edge: &Edge, expected: f64) {
     eventually("it stands so", || edge.metric("edge_fleet_connected") == expected).await;
 }
 

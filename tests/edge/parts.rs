@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::support::{Answer, Asked, Edge, Gate, Origin, Page, ask, cacheable, edge, get, origin, page, waiting};
 
 /// Bytes that say where they are.
-fn body(length: usize) -> Vec<u8> {
+pub fn body(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 256) as u8).collect()
 }
 
 /// An origin's answer from a file, as RFC 9110 has it: `Range`, `If-Range`, `If-Match`, `If-None-Match`.
-fn file(asked: &Asked, body: &[u8], etag: &str) -> Page {
+pub fn file(asked: &Asked, body: &[u8], etag: &str) -> Page {
     let tagged = |page: Page| {
         let page = page.field("Cache-Control", "max-age=60");
         if etag.is_empty() { page } else { page.field("ETag", etag) }
@@ -38,7 +38,7 @@ fn file(asked: &Asked, body: &[u8], etag: &str) -> Page {
 }
 
 /// Serves `/f` from a file.
-fn serve(origin: &Origin, body: &[u8], etag: &'static str) {
+pub fn serve(origin: &Origin, body: &[u8], etag: &'static str) {
     let body: Arc<[u8]> = body.into();
     origin.answer("/f", move |asked| file(asked, &body, etag));
 }

@@ -11,7 +11,7 @@ use tokio::{
 use super::{gate::within, origin::joined};
 
 /// A request as it is written.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Ask {
     pub method: String,
     pub target: String,
