@@ -25,7 +25,9 @@ pub enum Precondition {
 /// In the order of RFC 9110 13.2.2. Only a stored response with a 2xx status has preconditions at all (13.2.1).
 pub fn evaluate(request: &RequestView<'_>, meta: &Meta) -> Precondition {
     let fields = request.fields;
-    if !meta.status.is_success() {
+    // A look at each name costs less than to look up four that are not there.
+    let is_conditional = || fields.keys().any(|name| name.as_str().starts_with("if-"));
+    if !meta.status.is_success() || !is_conditional() {
         return Precondition::Proceed;
     }
     if fields.contains_key(header::IF_MATCH) {

@@ -73,6 +73,10 @@ impl RequestDirectives {
     /// Reads all lines of `Cache-Control`, else `Pragma`.
     pub fn parse(fields: &HeaderMap) -> Self {
         let mut found = Self::default();
+        let says_something = |name: &HeaderName| *name == header::CACHE_CONTROL || *name == header::PRAGMA;
+        if !fields.keys().any(says_something) {
+            return found;
+        }
         if !fields.contains_key(header::CACHE_CONTROL) {
             found.no_cache = directives(fields, &header::PRAGMA).any(|d| d.is("no-cache"));
             return found;

@@ -33,14 +33,19 @@ impl Key {
         fields: &HeaderMap,
         policy: &Policy,
     ) -> Self {
-        const AROUND: usize = "://:65535?#".len() + 16;
-        let length = scheme.len() + host.len() + path.len() + query.map_or(0, str::len) + AROUND;
-        let mut text = String::with_capacity(length);
+        const AROUND: usize = "://?#".len() + 16;
+        let query = keyed_query(query, policy);
+        let query = query.as_deref();
+        let port_length = port.map_or(0, |port| 2 + port.checked_ilog10().unwrap_or_default() as usize);
+        let length = scheme.len() + host.len() + port_length + path.len() + query.map_or(0, str::len) + AROUND;
+        // Most keys are just so long, or by the `?` shorter: then nothing is moved.
+        let mut text = String::with_capacity(length - usize::from(query.is_none()));
         text.push_str(scheme);
         text.push_str("://");
-        push_target(&mut text, host, port, path, keyed_query(query, policy).as_deref());
+        push_target(&mut text, host, port, path, query);
         // `#` is in no host, path or query, so the parts cannot run into each other.
-        let _ = write!(text, "#{:016x}", policy.key_fingerprint);
+        text.push('#');
+        push_hexadecimal(&mut text, policy.key_fingerprint);
         push_fields(&mut text, fields, policy);
         Self { hash: xxh3_128_with_seed(text.as_bytes(), seed), text: text.into() }
     }
@@ -82,13 +87,28 @@ pub fn url_hash(seed: u64, host: &str, port: Option<u16>, path: &str, query: Opt
 fn push_target(text: &mut String, host: &str, port: Option<u16>, path: &str, query: Option<&str>) {
     text.push_str(host);
     if let Some(port) = port {
-        let _ = write!(text, ":{port}");
+        text.push(':');
+        push_decimal(text, port);
     }
     text.push_str(path);
     if let Some(query) = query {
         text.push('?');
         push_sorted(text, query);
     }
+}
+
+fn push_decimal(text: &mut String, number: u16) {
+    let digits = number.checked_ilog10().unwrap_or_default();
+    for place in (0..=digits).rev() {
+        text.push(char::from(b'0' + (number / 10_u16.pow(place) % 10) as u8));
+    }
+}
+
+/// 16 digits.
+fn push_hexadecimal(text: &mut String, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits: [u8; 16] = std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15]);
+    text.extend(digits.map(char::from));
 }
 
 /// The parameters in the order of their names; equal names keep their order (the sort is stable).

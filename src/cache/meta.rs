@@ -25,6 +25,7 @@ pub struct Meta {
     pub(super) never_stale: bool,
     /// `Date`, or the time of receipt where that is invalid.
     pub(super) date: SystemTime,
+    pub(super) has_etag: bool,
     pub(super) last_modified: Option<SystemTime>,
     pub(super) vary: Vary,
     pub(super) surrogate_keys: Box<[SurrogateKey]>,
@@ -74,7 +75,7 @@ impl Meta {
 
     /// Is there something to validate it by?
     pub fn has_validator(&self) -> bool {
-        self.etag().is_some() || self.last_modified.is_some()
+        self.has_etag || self.last_modified.is_some()
     }
 
     pub fn vary(&self) -> &Vary {

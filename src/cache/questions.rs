@@ -1,7 +1,7 @@
 //! What one exchange asks the law, in the order it asks: aside? usable? alone? shareable? The exchange asks, and so does
 //! whoever explains what it would do.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
@@ -39,17 +39,21 @@ pub fn directives(fields: &HeaderMap, policy: &Policy) -> RequestDirectives {
 }
 
 /// Takes `Accept-Language` for one of the policy's languages, where it names any: keys, variants and the origin see that.
-pub fn normalise_language(fields: &mut HeaderMap, policy: &Policy) {
+pub fn normalise_language(fields: &mut Arc<HeaderMap>, policy: &Policy) {
+    if policy.languages.is_empty() {
+        return;
+    }
     if let Some(language) = language::preferred(fields, &policy.languages)
         && let Ok(language) = HeaderValue::from_str(language)
     {
-        fields.insert(header::ACCEPT_LANGUAGE, language);
+        Arc::make_mut(fields).insert(header::ACCEPT_LANGUAGE, language);
     }
 }
 
 /// Settles in which coding this request is answered where the policy compresses, and takes `Accept-Encoding` for that.
-pub fn normalise_encoding(fields: &mut HeaderMap, directives: &RequestDirectives, policy: &Policy) -> Negotiated {
-    policy.compress.as_ref().map_or(Negotiated::Nothing, |compress| compress.negotiate(fields, directives))
+pub fn normalise_encoding(fields: &mut Arc<HeaderMap>, directives: &RequestDirectives, policy: &Policy) -> Negotiated {
+    let compress = policy.compress.as_ref();
+    compress.map_or(Negotiated::Nothing, |compress| compress.negotiate(Arc::make_mut(fields), directives))
 }
 
 /// Leaves the cookies that the origin sees of a request whose answer may be shared.

@@ -183,6 +183,7 @@ pub(super) fn admit(
             || directives.proxy_revalidate
             || directives.s_maxage.is_some(),
         date,
+        has_etag: fields.contains_key(header::ETAG),
         last_modified: date::field(&fields, &header::LAST_MODIFIED),
         vary,
         surrogate_keys,

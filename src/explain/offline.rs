@@ -145,7 +145,7 @@ pub fn offline(
         true => cache::store_part(&asked, &response, times, policy).map(|(meta, _)| meta),
         false => cache::store(&asked, &response, times, policy),
     };
-    let mut sent = request.clone();
+    let mut sent = HeaderMap::clone(&request);
     cache::limit_cookies(&mut sent, policy);
     let stored =
         head.and_then(|meta| cache::shareable(&meta, &sent, policy, answer.arrival, object_max).map(|()| meta));

@@ -1,20 +1,23 @@
 //! The HTTP/1.1 loop of a connection: one head, one exchange, again, in order.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
-use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
+use tokio::{
+    io::{AsyncWrite, ReadHalf, WriteHalf},
+    sync::watch,
+};
 
 use super::{Limits, lane::Lane, linger::linger, tunnel};
 use crate::{
@@ -53,7 +56,7 @@ pub enum Left {
 
 /// What comes after waiting for a head.
 enum Next {
-    Head(Box<RequestHead>),
+    Head(RequestHead),
     Http2,
     Refused(Refusal),
     Closed,
@@ -63,25 +66,27 @@ enum Next {
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Stream) -> Left {
     let mut input = BytesMut::new();
     let mut timer = Timer::default();
-    let mut draining = edge.draining.subscribe();
-    // One registration for the life of the connection, not one per request.
-    let leaving = async move {
-        let _ = draining.wait_for(|is_draining| *is_draining).await;
-    };
-    tokio::pin!(leaving);
+    let mut leaving = Leaving::of(edge);
     let mut is_first = true;
     let mut lane = Lane::default();
+    let mut limits = edge.snapshot.load().config.server.limits;
+    let mut reader = HeadReader::new(head_limits(&limits));
     loop {
-        let limits = edge.snapshot.load().config.server.limits;
         let next =
-            next_head(&mut io, &mut input, &mut timer, &limits, is_first, edge, leaving.as_mut(), &mut lane).await;
+            next_head(&mut io, &mut input, &mut timer, &limits, is_first, &mut reader, &mut leaving, &mut lane).await;
         is_first = false;
         match next {
             Next::Head(head) => {
                 let way = Way::of(&head);
-                let begun = exchange::begin(edge, connection, *head);
-                let keep_alive = way.keep_alive && !edge.is_draining();
-                let mut rest = if way.is_bodyless() { lane.take(begun, keep_alive) } else { Some(begun) };
+                let mut rest = Some(exchange::begin(edge, connection, head));
+                if let Some(begun) = &rest {
+                    limits = begun.exchange.snapshot.config.server.limits;
+                    reader.limit(head_limits(&limits));
+                }
+                let keep_alive = way.keep_alive && !leaving.has_begun();
+                if way.is_bodyless() {
+                    lane.take(&mut rest, keep_alive);
+                }
                 if let Some(begun) = &mut rest
                     && !lane.is_empty()
                 {
@@ -149,16 +154,10 @@ async fn next_head(
     timer: &mut Timer,
     limits: &Limits,
     is_first: bool,
-    edge: &Edge,
-    mut leaving: Pin<&mut impl Future<Output = ()>>,
+    reader: &mut HeadReader,
+    leaving: &mut Leaving,
     lane: &mut Lane<'_>,
 ) -> Next {
-    let mut reader = HeadReader::new(HeadLimits {
-        header_bytes: limits.header_bytes,
-        header_count: limits.header_count,
-        target_bytes: limits.target_bytes,
-        underscore_headers: limits.underscore_headers,
-    });
     let mut begun: Option<Instant> = (!input.is_empty()).then(Instant::now);
     loop {
         let may_be_http2 =
@@ -168,7 +167,7 @@ async fn next_head(
         }
         let head = if may_be_http2 { Ok(None) } else { reader.request(input) };
         if let Ok(Some(head)) = head {
-            return Next::Head(Box::new(head));
+            return Next::Head(head);
         }
         if lane.flush(io, limits.body_timeout).await.is_err() {
             return Next::Closed;
@@ -182,7 +181,7 @@ async fn next_head(
                 wire::io::read_some(io, input, 0, left, timer).await
             }
             None => {
-                let is_leaving = edge.is_draining();
+                let is_leaving = leaving.has_begun();
                 let within = match (is_first, is_leaving) {
                     (true, _) => limits.header_timeout,
                     (false, true) => LAST_WORD.min(limits.idle_timeout),
@@ -191,7 +190,7 @@ async fn next_head(
                 tokio::select! {
                     biased;
                     read = wire::io::read_some(io, input, 0, within, timer) => read,
-                    () = leaving.as_mut(), if !is_leaving => continue,
+                    () = leaving.begun(), if !is_leaving => continue,
                 }
             }
         };
@@ -205,6 +204,50 @@ async fn next_head(
             Err(IoError::Timeout(_)) if begun.is_some() => return Next::Refused(Refusal::HeadTimeout),
             Err(IoError::Timeout(_)) => return Next::Closed,
         }
+    }
+}
+
+fn head_limits(limits: &Limits) -> HeadLimits {
+    let Limits { header_bytes, header_count, target_bytes, underscore_headers, .. } = *limits;
+    HeadLimits { header_bytes, header_count, target_bytes, underscore_headers }
+}
+
+/// When the edge begins to leave, as a connection that waits sees it. One registration for its life, and one look at a number
+/// per wait.
+struct Leaving {
+    began: bool,
+    seen: watch::Receiver<bool>,
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Who is woken by `wait`.
+    waker: Option<Waker>,
+}
+
+impl Leaving {
+    fn of(edge: &Edge) -> Self {
+        let seen = edge.draining.subscribe();
+        let mut told = seen.clone();
+        let wait = Box::pin(async move {
+            let _ = told.wait_for(|is_draining| *is_draining).await;
+        });
+        let began = *seen.borrow();
+        Self { began, seen, wait, waker: None }
+    }
+
+    /// An edge never changes its mind, so that any change is this one.
+    fn has_begun(&self) -> bool {
+        self.began || self.seen.has_changed().unwrap_or(true)
+    }
+
+    async fn begun(&mut self) {
+        poll_fn(|context| {
+            let is_registered = self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+            if is_registered && !self.has_begun() {
+                return Poll::Pending;
+            }
+            self.waker = Some(context.waker().clone());
+            self.wait.as_mut().poll(context)
+        })
+        .await;
     }
 }
 

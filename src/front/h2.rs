@@ -215,7 +215,7 @@ fn head_of(
         target,
         version: Version::Http2,
         authority: Some(authority),
-        fields,
+        fields: Arc::new(fields),
         framing: match (is_empty, length) {
             (true, _) => Framing::None,
             (false, Some(length)) => Framing::Length(length),

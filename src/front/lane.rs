@@ -1,11 +1,11 @@
 //! The lane of an HTTP/1.1 connection: plain hits are answered in its own loop, several to one write.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora_core::protocols::Stream;
 
 use crate::{
-    proxy::exchange::Begun,
+    proxy::{exchange::Begun, lane},
     wire::io::{self, IoError, Outgoing},
 };
 
@@ -23,7 +23,7 @@ pub struct Lane<'a> {
 }
 
 struct Answered<'a> {
-    to: Begun<'a>,
+    to: lane::Answered<'a>,
     /// Bytes of head and body, and how many of them, the last ones, were not written.
     head: u64,
     length: u64,
@@ -31,18 +31,18 @@ struct Answered<'a> {
 }
 
 impl<'a> Lane<'a> {
-    /// Answers a request if it is a plain hit; else it is given back, for the long way.
-    pub fn take(&mut self, mut begun: Begun<'a>, keep_alive: bool) -> Option<Begun<'a>> {
-        let Some(hit) = begun.hit() else { return Some(begun) };
+    /// Takes a request and answers it if it is a plain hit; else it is left there, for the long way.
+    pub fn take(&mut self, request: &mut Option<Begun<'a>>, keep_alive: bool) {
+        let Some(hit) = request.as_mut().and_then(Begun::hit) else { return };
+        let Some(begun) = request else { return };
         let length = hit.length();
         let out = self.out.head();
         let before = out.len();
         begun.write_head(&hit, keep_alive, out);
         let head = (out.len() - before) as u64;
-        self.out.extend(hit.into_pieces());
+        hit.push_to(&mut self.out);
         self.bytes += length;
-        self.answered.push(Answered { to: begun, head, length, unsent: 0 });
-        None
+        self.answered.extend(lane::Answered::take(request).map(|to| Answered { to, head, length, unsent: 0 }));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -62,12 +62,15 @@ impl<'a> Lane<'a> {
         if self.answered.is_empty() {
             return Ok(());
         }
+        // What goes out at once has one time.
+        let first = (self.out.pieces() > 0).then(Instant::now);
         let written = io::write_all(to, &mut self.out, within).await;
         if written.is_err() {
             self.note_unsent();
         }
+        let last = Instant::now();
         for Answered { to, length, unsent, .. } in &mut self.answered {
-            to.record_hit(*unsent > 0, length.saturating_sub(*unsent));
+            to.record(*unsent > 0, length.saturating_sub(*unsent), first.unwrap_or(last), last);
         }
         self.answered.clear();
         self.bytes = 0;

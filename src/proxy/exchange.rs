@@ -36,7 +36,7 @@ pub struct Exchange<'a> {
     pub request: Request,
     pub trace: Trace,
     /// What the short way found out before it gave up.
-    pub ahead: Option<Ahead>,
+    pub ahead: Option<Box<Ahead>>,
 }
 
 /// A request that has been taken, before its first step.

@@ -1,6 +1,6 @@
 //! Which fields travel, in both directions: hop-by-hop, forwarding, `Via`, what is ours alone.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -33,6 +33,9 @@ fn is_protected(name: &HeaderName) -> bool {
 
 /// The fields that `Connection` names. Rarely any, and then nothing is allocated.
 fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
+    if !mentions(fields, |name| *name == CONNECTION) {
+        return Vec::new();
+    }
     let lines = fields.get_all(CONNECTION);
     let is_usual = |line: &HeaderValue| {
         let line = line.as_bytes();
@@ -79,10 +82,10 @@ fn is_for_us(name: &HeaderName) -> bool {
 /// Removes the fields of a request that its `Connection` names: whoever looks at it then, be it for the route, the key, a
 /// variant or the origin, sees the same ones. Otherwise a client could take away from the origin what picks the variant,
 /// and have what comes stored under it.
-pub fn strip_named(fields: &mut HeaderMap) {
+pub fn strip_named(fields: &mut Arc<HeaderMap>) {
     let named = named_by_connection(fields);
     if !named.is_empty() {
-        remove(fields, |name| named.contains(name));
+        remove(Arc::make_mut(fields), |name| named.contains(name));
     }
 }
 
@@ -253,7 +256,13 @@ pub fn is_looping(fields: &HeaderMap) -> bool {
                 .any(|member| member.split_ascii_whitespace().any(|word| word.split(';').next() == Some(PSEUDONYM)))
         })
     };
-    fields.get_all(CDN_LOOP).iter().any(names_us) || fields.get_all(VIA).iter().any(names_us)
+    mentions(fields, |name| *name == CDN_LOOP || *name == VIA)
+        && (fields.get_all(CDN_LOOP).iter().any(names_us) || fields.get_all(VIA).iter().any(names_us))
+}
+
+/// Is one of the names such? A look at each costs less than to look up one that is not there.
+fn mentions(fields: &HeaderMap, is_such: impl Fn(&HeaderName) -> bool) -> bool {
+    fields.keys().any(is_such)
 }
 
 /// Removes from an origin's response what is not for clients, and gives it a `Date` (RFC 9110 6.6.1).

@@ -4,7 +4,10 @@
 //! [`Exchange::look_ahead`]; only what it does with the answer is its own. The head is that of the first answer, kept as text
 //! with holes for what differs. Whatever is not plain goes the long way, with what was found so far.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -17,13 +20,14 @@ use super::{
     deliver::without_body,
     exchange::{Begun, Exchange},
     fields::{CACHE_STATUS, X_REQUEST_ID},
-    lookup::{Ahead, Usable},
+    log::Receipt,
+    lookup::Ahead,
     routing::{Action, Route},
 };
 use crate::{
-    cache::{self, Reuse},
+    cache,
     store::{Body, Stored},
-    wire::{DIGITS_MAX, Ending, Framing, HOLES_MAX, Prebuilt, decimal},
+    wire::{DIGITS_MAX, Ending, Framing, HOLES_MAX, Prebuilt, decimal, io::Outgoing},
 };
 
 /// What else than the cache has to say of a request before it may be answered from there.
@@ -69,7 +73,7 @@ enum Pieces {
 
 impl Begun<'_> {
     /// The stored response that answers a request without a body at once; `None`: the long way, which goes on with what was
-    /// found. Who takes it writes its [head](Self::write_head) and its body, and [records](Self::record_hit) it.
+    /// found. Who takes it writes its [head](Self::write_head) and its body, and [records](Answered::record) it.
     pub fn hit(&mut self) -> Option<Hit> {
         if self.refusal.is_some() { None } else { self.exchange.hit() }
     }
@@ -90,7 +94,7 @@ impl Begun<'_> {
         });
         let mut digits = [[0; DIGITS_MAX]; 3];
         let [age, ttl, max_age] = &mut digits;
-        let number = |number: u64, room| -> &[u8] { decimal(number, room).as_bytes() };
+        let number = |number: u64, room| -> &[u8] { decimal(number, room) };
         let fillings: [&[u8]; HOLES_MAX] = [
             number(hit.age, age),
             number(hit.ttl, ttl),
@@ -108,13 +112,39 @@ impl Begun<'_> {
             Ending { version: exchange.request.version, framing, announced_length, keep_alive },
         );
     }
+}
 
-    /// The end of a hit, of which so many bytes of body were to be sent.
-    pub fn record_hit(&mut self, client_gone: bool, length: u64) {
-        if let Some(metrics) = &self.exchange.trace.metrics {
-            metrics.lane_requests.inc();
+/// A hit on its way out.
+pub struct Answered<'a> {
+    receipt: Receipt,
+    /// All of it, where it is recorded.
+    begun: Option<Box<Begun<'a>>>,
+}
+
+impl<'a> Answered<'a> {
+    /// What is kept of a request that a hit answers, until that is written.
+    pub fn take(request: &mut Option<Begun<'a>>) -> Option<Self> {
+        let exchange = &mut request.as_mut()?.exchange;
+        let (receipt, is_recorded) = (exchange.receipt(), exchange.edge.access.enabled());
+        let begun = is_recorded.then(|| request.take().map(Box::new)).flatten();
+        *request = None;
+        Some(Self { receipt, begun })
+    }
+
+    /// The end of it: whether its client was there to the end, so many bytes of body, and when its first and its last byte
+    /// were written.
+    pub fn record(&mut self, client_gone: bool, sent: u64, first: Instant, last: Instant) {
+        let Self { receipt, begun } = self;
+        let first = first.saturating_duration_since(receipt.started);
+        receipt.first_byte = Some(first);
+        receipt.metrics.lane_requests.inc();
+        let status = receipt.count(client_gone, sent, last);
+        if let Some(begun) = begun {
+            let exchange = &mut begun.exchange;
+            exchange.trace.first_byte = Some(first);
+            exchange.note_end(client_gone, 0, sent);
+            exchange.write_record(status, None);
         }
-        self.exchange.record(client_gone, 0, length);
     }
 }
 
@@ -133,41 +163,40 @@ impl Exchange<'_> {
         if Verdict::of(&route) == Verdict::Ask {
             return None;
         }
-        let (policy, pool) = (route.cache.as_ref()?, self.snapshot.pools.get(route.action.upstream()?).cloned()?);
-        let ahead = self.look_ahead(&route, policy, &pool, None, false);
-        let Ahead::Looked(_, Some(Usable { found, reuse: Reuse::Fresh, now })) = &ahead else {
-            self.ahead = Some(ahead);
+        let policy = route.cache.as_ref()?;
+        let ahead = self.look_ahead(policy, false);
+        let Some((stored, body, now)) = self.at_hand(&ahead, is_get) else {
+            self.ahead = Some(Box::new(ahead));
             return None;
         };
-        let (stored, now) = (Arc::clone(&found.stored), *now);
-        let meta = &stored.meta;
-        let body = match &stored.body {
-            _ if !is_get || without_body(meta.status) => Pieces::None,
-            Body::Inline(bytes) => Pieces::One(bytes.clone()),
-            Body::Parts(_) => match self.edge.store.bytes(&stored, 0..stored.body.length()) {
-                Some(pieces) => Pieces::Many(pieces),
-                None => {
-                    self.ahead = Some(ahead);
-                    return None;
-                }
-            },
-        };
-        self.note_reused(meta, now, None);
-        self.trace.status = meta.status.as_u16();
-        self.trace.first_byte = Some(self.request.started.elapsed());
+        self.note_reused(&stored.meta, now, None);
+        self.trace.status = stored.meta.status.as_u16();
         if self.edge.access.enabled() {
-            let fields = self.reusing(meta, now);
+            let fields = self.reusing(&stored.meta, now);
             self.note_head(&fields);
         }
-        let age = meta.age(now);
+        let (age, ttl) = (self.trace.age.unwrap_or_default(), self.trace.ttl.unwrap_or_default());
         Some(Hit {
             age: age.as_secs(),
-            ttl: meta.ttl(now).unsigned_abs(),
+            ttl: ttl.unsigned_abs(),
             now,
             max_age: policy.browser_ttl.map(|ttl| cache::browser_max_age(ttl, age)),
             body,
             stored,
         })
+    }
+
+    /// What is fresh and here as a whole, and when it was found fresh.
+    fn at_hand(&self, ahead: &Ahead, is_get: bool) -> Option<(Arc<Stored>, Pieces, SystemTime)> {
+        let Ahead::Looked(look) = ahead else { return None };
+        let (found, now) = look.findings.fresh()?;
+        let stored = &found.stored;
+        let body = match &stored.body {
+            _ if !is_get || without_body(stored.meta.status) => Pieces::None,
+            Body::Inline(bytes) => Pieces::One(bytes.clone()),
+            Body::Parts(_) => Pieces::Many(self.edge.store.bytes(stored, 0..stored.body.length())?),
+        };
+        Some((Arc::clone(stored), body, now))
     }
 }
 
@@ -181,13 +210,12 @@ impl Hit {
     }
 
     /// The body, in order.
-    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
-        let (one, many) = match self.body {
-            Pieces::None => (None, Vec::new()),
-            Pieces::One(one) => (Some(one), Vec::new()),
-            Pieces::Many(many) => (None, many),
-        };
-        one.into_iter().chain(many)
+    pub fn push_to(self, out: &mut Outgoing) {
+        match self.body {
+            Pieces::None => {}
+            Pieces::One(one) => out.push(one),
+            Pieces::Many(many) => out.extend(many),
+        }
     }
 }
 

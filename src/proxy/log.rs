@@ -1,17 +1,25 @@
 //! Step 6: one record and one count per request.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, RANGE, REFERER, SET_COOKIE,
         USER_AGENT, VARY,
     },
 };
 
-use super::{exchange::Exchange, fetch::Seen};
+use super::{
+    exchange::{Exchange, Trace},
+    fetch::Seen,
+};
 use crate::{
     cache::{VariantKey, Vary},
-    telemetry::AccessRecord,
+    telemetry::{AccessRecord, CacheResult, RouteMetrics},
     wire::Version,
 };
 
@@ -22,6 +30,38 @@ const FROM_ORIGIN: [HeaderName; 8] =
     [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, LAST_MODIFIED, ETAG, VARY, SURROGATE_KEY, SET_COOKIE];
 /// The client went away before it had its answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// What the metrics count of a request, once it has ended.
+pub(super) struct Receipt {
+    pub metrics: Arc<RouteMetrics>,
+    method: Method,
+    status: u16,
+    result: Option<CacheResult>,
+    pub started: Instant,
+    pub first_byte: Option<Duration>,
+    error: Option<&'static str>,
+}
+
+impl Receipt {
+    /// Counts; gives the status that the request had in the end.
+    pub fn count(&self, client_gone: bool, bytes_sent: u64, now: Instant) -> u16 {
+        let Self { metrics, result, .. } = self;
+        let status = if client_gone { CLIENT_CLOSED_REQUEST } else { self.status };
+        metrics.request(&self.method, status);
+        metrics.request_duration.observe(now.saturating_duration_since(self.started).as_secs_f64());
+        metrics.response_bytes.inc_by(bytes_sent);
+        if let Some(result) = *result {
+            metrics.cache(result, bytes_sent);
+        }
+        if let Some(after) = self.first_byte {
+            metrics.first_byte(*result, after);
+        }
+        if let Some(error) = self.error {
+            metrics.error(error);
+        }
+        status
+    }
+}
 
 impl Exchange<'_> {
     /// What the origin's part was.
@@ -46,27 +86,29 @@ impl Exchange<'_> {
 
     /// Writes the record and counts. The end of every exchange.
     pub fn record(&mut self, client_gone: bool, bytes_received: u64, bytes_sent: u64) {
-        let trace = &mut self.trace;
-        trace.client_gone = client_gone;
-        trace.bytes_received = bytes_received;
-        trace.bytes_sent = bytes_sent;
-        let status = if client_gone { CLIENT_CLOSED_REQUEST } else { trace.status };
-        let duration = self.request.started.elapsed();
-        let metrics = trace.metrics.get_or_insert_with(|| std::sync::Arc::clone(self.snapshot.router.unmatched()));
-        metrics.request(&self.request.method, status);
-        metrics.request_duration.observe(duration.as_secs_f64());
-        metrics.response_bytes.inc_by(bytes_sent);
-        let result = trace.decision.result();
-        if let Some(result) = result {
-            metrics.cache(result, bytes_sent);
-        }
-        if let Some(after) = trace.first_byte {
-            metrics.first_byte(result, after);
-        }
-        if let Some(error) = trace.error {
-            metrics.error(error);
-        }
+        self.note_end(client_gone, bytes_received, bytes_sent);
+        let status = self.receipt().count(client_gone, bytes_sent, Instant::now());
         self.write_record(status, None);
+    }
+
+    /// What the record says of the end.
+    pub(super) fn note_end(&mut self, client_gone: bool, bytes_received: u64, bytes_sent: u64) {
+        let trace = &mut self.trace;
+        (trace.client_gone, trace.bytes_received, trace.bytes_sent) = (client_gone, bytes_received, bytes_sent);
+    }
+
+    /// What is counted of it.
+    pub(super) fn receipt(&mut self) -> Receipt {
+        let Trace { metrics, status, decision, first_byte, error, .. } = &self.trace;
+        Receipt {
+            metrics: Arc::clone(metrics.as_ref().unwrap_or_else(|| self.snapshot.router.unmatched())),
+            method: self.request.method.clone(),
+            status: *status,
+            result: decision.result(),
+            started: self.request.started,
+            first_byte: *first_byte,
+            error: *error,
+        }
     }
 
     /// Counts a request that became a socket: how long it lives is no duration of a request.

@@ -55,8 +55,36 @@ pub struct Wanted {
 pub enum Ahead {
     /// It has no part in it.
     Aside,
-    /// It was looked up, and this may answer it.
-    Looked(Box<Wanted>, Option<Usable>),
+    /// It was looked up.
+    Looked(Look),
+}
+
+/// What a look in the store found out.
+pub struct Look {
+    pub key: Key,
+    pub directives: RequestDirectives,
+    pub findings: Findings,
+}
+
+/// What is stored for a request, and what that means for it.
+#[derive(Default)]
+pub struct Findings {
+    found: Option<Found>,
+    /// As in [`Wanted`].
+    vary: Option<Vary>,
+    standing: Standing,
+    answer: Answer,
+}
+
+#[derive(Default)]
+enum Answer {
+    /// What was found does not answer.
+    #[default]
+    None,
+    /// It lacks something that is asked for, which may be added to it.
+    Holding,
+    /// It answers, or does once it is validated; decided at this time.
+    Usable(Reuse, SystemTime),
 }
 
 /// A stored response that answers, or does once it is validated.
@@ -67,6 +95,24 @@ pub struct Usable {
     pub now: SystemTime,
 }
 
+impl Findings {
+    /// What is fresh, and when that was decided.
+    pub fn fresh(&self) -> Option<(&Found, SystemTime)> {
+        match (&self.found, &self.answer) {
+            (Some(found), Answer::Usable(Reuse::Fresh, now)) => Some((found, *now)),
+            _ => None,
+        }
+    }
+
+    fn vary_miss(vary: Vary) -> Self {
+        Self { vary: Some(vary), ..Self::default() }
+    }
+
+    fn uri_miss(found: Option<Found>) -> Self {
+        Self { found, standing: Standing { uri_miss: true, ..Standing::default() }, ..Self::default() }
+    }
+}
+
 impl Wanted {
     pub fn sought(&self) -> Sought<'_> {
         Sought {
@@ -75,6 +121,24 @@ impl Wanted {
             vary: self.vary.as_ref(),
             holding: self.holding.as_ref().map(|found| &*found.stored),
             whole_only: self.whole_only,
+        }
+    }
+
+    /// Takes in what the last look found; what may answer is given back.
+    fn note(&mut self, findings: Findings) -> Option<Usable> {
+        let Findings { found, vary, standing, answer } = findings;
+        (self.stale, self.holding) = (None, None);
+        self.standing = standing;
+        self.vary = vary.or(self.vary.take());
+        let found = found?;
+        self.seen = Some(Arc::clone(&found.stored));
+        match answer {
+            Answer::None => None,
+            Answer::Holding => {
+                self.holding = Some(found);
+                None
+            }
+            Answer::Usable(reuse, now) => Some(Usable { found, reuse, now }),
         }
     }
 
@@ -100,17 +164,31 @@ impl Exchange<'_> {
         sink: &mut S,
     ) -> Result<(), ClientGone> {
         let ahead = match self.ahead.take() {
-            Some(ahead) => ahead,
-            None => self.look_ahead(route, policy, pool, sticky.clone(), !body.is_empty()),
+            Some(ahead) => *ahead,
+            None => self.look_ahead(policy, !body.is_empty()),
         };
-        let (mut wanted, usable) = match ahead {
-            Ahead::Looked(wanted, usable) => (*wanted, usable),
+        let Look { key, directives, findings } = match ahead {
+            Ahead::Looked(look) => look,
             Ahead::Aside => {
                 let request = self.origin_request(route, pool, sticky);
                 return self.pass(pool, request, body, sink).await;
             }
         };
-        if let Some(usable) = usable
+        let mut wanted = Wanted {
+            policy: Arc::clone(policy),
+            route: Arc::clone(route),
+            pool: Arc::clone(pool),
+            sticky,
+            key: Arc::new(key),
+            directives,
+            seen: None,
+            vary: None,
+            stale: None,
+            holding: None,
+            whole_only: false,
+            standing: Standing::default(),
+        };
+        if let Some(usable) = wanted.note(findings)
             && self.answer_with(&mut wanted, usable, sink).await?
         {
             return Ok(());
@@ -133,14 +211,7 @@ impl Exchange<'_> {
     }
 
     /// Asks the cache as far as nobody has to be waited for.
-    pub(super) fn look_ahead(
-        &mut self,
-        route: &Arc<Route>,
-        policy: &Arc<Policy>,
-        pool: &Arc<Pool>,
-        sticky: Option<String>,
-        has_body: bool,
-    ) -> Ahead {
+    pub(super) fn look_ahead(&mut self, policy: &Policy, has_body: bool) -> Ahead {
         self.decide(Step::Route(Routed::Cached));
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         if let Some((fwd, reason)) = cache::aside(&view, self.request.target.query(), has_body, policy) {
@@ -150,29 +221,15 @@ impl Exchange<'_> {
         let directives = cache::directives(&self.request.fields, policy);
         cache::normalise_language(&mut self.request.fields, policy);
         self.trace.negotiated = cache::normalise_encoding(&mut self.request.fields, &directives, policy);
-        let key = Arc::new(self.key(policy));
+        let key = self.key(policy);
         self.trace.key_hash = Some(key.hash());
-        let mut wanted = Box::new(Wanted {
-            policy: Arc::clone(policy),
-            route: Arc::clone(route),
-            pool: Arc::clone(pool),
-            sticky,
-            key,
-            directives,
-            seen: None,
-            vary: None,
-            stale: None,
-            holding: None,
-            whole_only: false,
-            standing: Standing::default(),
-        });
-        let usable = if cache::refreshes(policy, &self.request.fields, self.request.target.query()) {
+        let findings = if cache::refreshes(policy, &self.request.fields, self.request.target.query()) {
             self.decide(Step::Refresh);
-            None
+            Findings::default()
         } else {
-            self.look(&mut wanted)
+            self.look(&key, &directives, policy)
         };
-        Ahead::Looked(wanted, usable)
+        Ahead::Looked(Look { key, directives, findings })
     }
 
     /// The cache key under this policy.
@@ -208,58 +265,52 @@ impl Exchange<'_> {
         wanted: &mut Wanted,
         sink: &mut S,
     ) -> Result<bool, ClientGone> {
-        match self.look(wanted) {
+        let findings = self.look(&wanted.key, &wanted.directives, &wanted.policy);
+        match wanted.note(findings) {
             Some(usable) => self.answer_with(wanted, usable, sink).await,
             None => Ok(false),
         }
     }
 
-    /// Looks in the store; `wanted` says what was found, and why it does not answer.
-    fn look(&mut self, wanted: &mut Wanted) -> Option<Usable> {
-        (wanted.stale, wanted.holding) = (None, None);
-        wanted.standing = Standing::default();
-        let found = match self.edge.store.lookup(&wanted.key, &self.request.fields) {
+    /// Looks in the store: what is there, and why it does not answer.
+    fn look(&mut self, key: &Key, directives: &RequestDirectives, policy: &Policy) -> Findings {
+        let found = match self.edge.store.lookup(key, &self.request.fields) {
             Lookup::Found(found) => found,
             Lookup::VaryMiss(vary) => {
                 self.decide(Step::Lookup(Looked::VaryMiss));
-                wanted.vary = Some(vary);
-                return None;
+                return Findings::vary_miss(vary);
             }
             Lookup::Miss => {
                 self.decide(Step::Lookup(Looked::Miss));
-                wanted.standing.uri_miss = true;
-                return None;
+                return Findings::uri_miss(None);
             }
         };
-        wanted.seen = Some(Arc::clone(&found.stored));
         let now = self.edge.clock.now();
         let view = RequestView { method: &self.request.method, fields: &self.request.fields };
         let meta = &found.stored.meta;
         let purge = (found.soft_purged, self.edge.fleet.is_trusted());
-        let used = cache::usable(meta, &view, &wanted.directives, &wanted.policy, now, purge);
+        let used = cache::usable(meta, &view, directives, policy, now, purge);
         if used == Use::Outlived {
             self.decide(Step::Lookup(Looked::Outlived));
             self.edge.store.remove(&found.stored);
-            wanted.standing.uri_miss = true;
-            return None;
+            return Findings::uri_miss(Some(found));
         }
         self.decide(Step::Lookup(if found.soft_purged.is_some() { Looked::SoftPurged } else { Looked::Found }));
         let Use::Reuse(reuse) = used else {
             self.decide(Step::Precondition);
-            wanted.standing.precondition_failed = true;
-            return None;
+            let standing = Standing { precondition_failed: true, ..Standing::default() };
+            return Findings { found: Some(found), standing, ..Findings::default() };
         };
-        if reuse.asks() {
-            // A fetch for this variant is none for the others.
-            wanted.vary = Some(meta.vary().clone());
-        }
+        // A fetch for this variant is none for the others.
+        let vary = reuse.asks().then(|| meta.vary().clone());
         self.decide(Step::Reuse(reuse));
         if !matches!(reuse, Reuse::Unusable(_)) && self.missing(&found.stored).is_some() {
             self.decide(Step::Missing);
-            wanted.holding = Some(found).filter(|found| reuse.may_be_completed(&found.stored.meta));
-            return None;
+            let answer = if reuse.may_be_completed(meta) { Answer::Holding } else { Answer::None };
+            return Findings { found: Some(found), vary, answer, ..Findings::default() };
         }
-        (!matches!(reuse, Reuse::Unusable(_))).then_some(Usable { found, reuse, now })
+        let answer = if matches!(reuse, Reuse::Unusable(_)) { Answer::None } else { Answer::Usable(reuse, now) };
+        Findings { found: Some(found), vary, answer, ..Findings::default() }
     }
 
     /// Answers with what is stored if it may be used as it is.
@@ -350,7 +401,7 @@ impl Exchange<'_> {
             metrics,
             ask,
             request,
-            selecting: self.request.fields.clone(),
+            selecting: HeaderMap::clone(&self.request.fields),
             place: Place {
                 key: Arc::clone(&wanted.key),
                 url: wanted.key.url_hash(self.edge.store.seed()),

@@ -52,7 +52,8 @@ pub struct Request {
     /// Did the client name a host?
     pub has_host: bool,
     pub authority: Authority,
-    pub fields: HeaderMap,
+    /// Shared with requests of the connection that have the same ones.
+    pub fields: Arc<HeaderMap>,
     pub scheme: Scheme,
     /// None for a unix socket without a trusted word on it.
     pub client_ip: Option<IpAddr>,
@@ -70,7 +71,7 @@ impl Request {
             target: Target::root(),
             has_host: false,
             authority: connection.local.clone(),
-            fields: HeaderMap::new(),
+            fields: Arc::default(),
             scheme: connection.scheme,
             client_ip: connection.peer.map(|peer| peer.ip()),
             id,
@@ -148,15 +149,15 @@ fn check(connection: &Connection, head: &mut RequestHead) -> Result<Target, Refu
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Refusal::MethodNotAllowed);
     }
-    let raw = match &head.target {
-        RawTarget::Origin(raw) => raw,
+    let raw = match &mut head.target {
+        RawTarget::Origin(raw) => std::mem::take(raw),
         RawTarget::Asterisk => return Err(Refusal::OptionsOfTheEdge),
         RawTarget::Authority => return Err(Refusal::MethodNotAllowed),
     };
     if head.method == Method::OPTIONS && forwards_ran_out(&mut head.fields) {
         return Err(Refusal::OptionsOfTheEdge);
     }
-    let target = Target::parse(raw).map_err(Refusal::BadTarget)?;
+    let target = Target::of(raw).map_err(Refusal::BadTarget)?;
     if let Some(authority) = &head.authority
         && !connection.door.serves(&authority.host)
     {
@@ -169,13 +170,13 @@ fn check(connection: &Connection, head: &mut RequestHead) -> Result<Target, Refu
 }
 
 /// Counts `Max-Forwards` down; true when it has run out and we are to answer (RFC 9110 7.6.2).
-fn forwards_ran_out(fields: &mut HeaderMap) -> bool {
+fn forwards_ran_out(fields: &mut Arc<HeaderMap>) -> bool {
     // What is not a number is ignored.
     let left = fields.get(MAX_FORWARDS).and_then(|value| value.to_str().ok()?.trim().parse::<u32>().ok());
     match left {
         Some(0) => true,
         Some(left) => {
-            fields.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            Arc::make_mut(fields).insert(MAX_FORWARDS, HeaderValue::from(left - 1));
             false
         }
         None => false,

@@ -11,6 +11,8 @@ use std::{
 };
 
 use http::{HeaderMap, Method, header::COOKIE};
+use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::routing::{HostPattern, Match, PathPattern, Route, Routing, Scheme, Segment, ValuePattern};
 use crate::telemetry::RouteMetrics;
@@ -18,6 +20,9 @@ use crate::telemetry::RouteMetrics;
 /// Candidates looked at for one request before the rest of the table is taken as not matching: overlapping
 /// parameter patterns multiply, and this bounds the walk.
 const CANDIDATES_MAX: usize = 1_024;
+
+/// Routes by their place in the table; few match one path.
+type Candidates = SmallVec<[usize; 8]>;
 
 /// What `match` may look at.
 pub struct Asked<'a> {
@@ -143,15 +148,16 @@ impl Table {
     }
 
     /// The routes whose path the request has, in order.
-    fn candidates(&self, asked: &Asked<'_>) -> Vec<usize> {
-        let mut candidates = self.anywhere.clone();
+    fn candidates(&self, asked: &Asked<'_>) -> Candidates {
+        let mut candidates = Candidates::from_slice(&self.anywhere);
         self.tree.collect(asked.path.strip_prefix('/'), &mut candidates);
         candidates.sort_unstable();
         candidates
     }
 
     fn choose(&self, asked: &Asked<'_>) -> Option<&Choice> {
-        let mut candidates = self.candidates(asked).into_iter().map(|at| &self.choices[at]);
+        let candidates = self.candidates(asked);
+        let mut candidates = candidates.iter().map(|at| &self.choices[*at]);
         candidates.find(|choice| mismatch(&choice.route.matches, asked).is_none())
     }
 }
@@ -171,17 +177,17 @@ impl Node {
     }
 
     /// `path` is what follows the slash after this node; `None`: there was no such slash.
-    fn collect(&self, path: Option<&str>, found: &mut Vec<usize>) {
+    fn collect(&self, path: Option<&str>, found: &mut Candidates) {
         if found.len() >= CANDIDATES_MAX {
             return;
         }
         let Some(path) = path else {
-            found.extend(&self.ends);
+            found.extend_from_slice(&self.ends);
             return;
         };
-        found.extend(&self.rest);
-        let (segment, below) = match path.split_once('/') {
-            Some((segment, below)) => (segment, Some(below)),
+        found.extend_from_slice(&self.rest);
+        let (segment, below) = match memchr(b'/', path.as_bytes()) {
+            Some(slash) => (&path[..slash], Some(&path[slash + 1..])),
             None => (path, None),
         };
         if let Some(node) = self.literal.get(segment) {

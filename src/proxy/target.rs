@@ -44,27 +44,38 @@ impl Target {
     /// # Errors
     /// See [`BadTarget`].
     pub fn parse(raw: &str) -> Result<Self, BadTarget> {
+        Self::of(raw.into())
+    }
+
+    /// [`Target::parse`] of what is kept then.
+    ///
+    /// # Errors
+    /// See [`BadTarget`].
+    pub fn of(received: Box<str>) -> Result<Self, BadTarget> {
+        let raw = &*received;
         if !raw.starts_with('/') {
             return Err(BadTarget::NoSlash);
         }
-        let (mut percent, mut previous, mut dotted) = (false, b'/', false);
-        for byte in raw.bytes() {
+        let (mut percent, mut previous, mut dotted, mut mark) = (false, b'/', false, None);
+        for (at, byte) in raw.bytes().enumerate() {
             match byte {
                 b'#' => return Err(BadTarget::Fragment),
                 b'\\' => return Err(BadTarget::Backslash),
                 b'%' => percent = true,
+                b'?' => mark = mark.or(Some(at)),
                 b'.' if previous == b'/' => dotted = true,
                 byte if !byte.is_ascii_graphic() => return Err(BadTarget::Control),
                 _ => {}
             }
             previous = byte;
         }
-        let (path, query) = match raw.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
+        let (path, query) = match mark {
+            Some(at) => (&raw[..at], Some(&raw[at + 1..])),
             None => (raw, None),
         };
         if !percent && !dotted {
-            return Ok(Self { received: raw.into(), normal: None, path_length: path.len() });
+            let path_length = path.len();
+            return Ok(Self { received, normal: None, path_length });
         }
         let mut normal = without_dot_segments(&decode(path, Stray::Refuse)?)?;
         let path_length = normal.len();
@@ -73,7 +84,7 @@ impl Target {
             normal.push_str(&decode(query, Stray::Encode)?);
         }
         let normal = (normal != raw).then(|| normal.into_boxed_str());
-        Ok(Self { received: raw.into(), normal, path_length })
+        Ok(Self { received, normal, path_length })
     }
 
     /// `/`

@@ -4,6 +4,7 @@
 //! parts. Freshness is the law's business: nothing here expires by time.
 
 use std::{
+    hash::{BuildHasherDefault, Hasher},
     ops::Range,
     sync::{
         Arc,
@@ -42,8 +43,26 @@ impl Family {
     }
 }
 
+/// The hash of a key is hashed already, with a seed that nobody knows outside.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 pub struct Memory {
-    families: Cache<u128, Arc<Family>>,
+    families: Cache<u128, Arc<Family>, BuildHasherDefault<Hashed>>,
     parts: Cache<u64, Bytes>,
     next_part: AtomicU64,
     object_max: u64,
@@ -67,7 +86,7 @@ impl Memory {
                 .max_capacity(config.size - parts_size)
                 .weigher(|_, family: &Arc<Family>| u32::try_from(family.weight()).unwrap_or(u32::MAX))
                 .eviction_listener(move |_, _, cause| family_listener(cause))
-                .build(),
+                .build_with_hasher(BuildHasherDefault::default()),
             parts: Cache::builder()
                 .max_capacity(parts_size)
                 .weigher(|_, part: &Bytes| u32::try_from(part.len() as u64 + OVERHEAD).unwrap_or(u32::MAX))

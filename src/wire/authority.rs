@@ -59,7 +59,7 @@ impl Authority {
         text.push_str(&self.host);
         if let Some(port) = self.port {
             text.push(':');
-            text.push_str(decimal(port.into(), &mut [0; DIGITS_MAX]));
+            text.extend(decimal(port.into(), &mut [0; DIGITS_MAX]).iter().copied().map(char::from));
         }
         text
     }

@@ -2,17 +2,21 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 
 use super::{
     error::{BadRequest, BadResponse},
     fields,
-    request::{self, RequestHead},
+    framing::Version,
+    request::{self, RequestHead, RequestLine},
     response::{self, ResponseHead},
 };
 
 /// Bytes of a method; the longest registered one is `UPDATEREDIRECTREF` (17).
 pub const METHOD_MAX: usize = 32;
+
+/// Bytes of a field section that is remembered; what browsers send with their cookies is shorter.
+const REMEMBERED_MAX: usize = 2 * 1024;
 
 /// What surrounds method and target in a request line: two spaces, the version, CRLF.
 const REQUEST_LINE_REST: usize = 2 + "HTTP/1.1".len() + 2;
@@ -44,6 +48,18 @@ pub enum UnderscoreHeaders {
 pub struct HeadReader {
     limits: HeadLimits,
     scan: Scan,
+    last: Option<Last>,
+}
+
+/// The field section of the last request. Clients say the same again and again on a connection: to compare it costs less than
+/// to parse it, and comes to the same.
+#[derive(Debug, Clone)]
+struct Last {
+    /// Its bytes, the empty line included.
+    bytes: Bytes,
+    /// What else it was parsed under.
+    version: Version,
+    section: request::Section,
 }
 
 /// Why the end of a head will not be found.
@@ -71,7 +87,16 @@ impl HeadReader {
     /// A reader at the beginning of a head.
     #[must_use]
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, scan: Scan::default() }
+        Self { limits, scan: Scan::default(), last: None }
+    }
+
+    /// The limits from the next head on. Between two heads only.
+    pub fn limit(&mut self, limits: HeadLimits) {
+        debug_assert!(self.scan.searched == 0, "a head is read under the limits that it began with");
+        if self.limits != limits {
+            self.limits = limits;
+            self.last = None;
+        }
     }
 
     /// Takes a request head from the front of `buf` once it is complete; `None` asks for more bytes. Between two calls
@@ -91,11 +116,21 @@ impl HeadReader {
             Some(_) => {}
         }
         let line_max = (METHOD_MAX + self.limits.target_bytes + REQUEST_LINE_REST).min(self.limits.header_bytes);
+        if let Some((length, head)) = self.again(bytes, line_max) {
+            buf.advance(skip + length);
+            return Ok(Some(head));
+        }
         match self.scan.end_of_head(bytes, line_max, &self.limits) {
             Ok(None) => Ok(None),
             Ok(Some(length)) => {
                 let head = Bytes::copy_from_slice(&bytes[..length]);
-                let parsed = request::parse(&head, self.scan.lines - 1, &self.limits)?;
+                let line_end = memchr(b'\n', &head).map_or(0, |at| at - 1);
+                let line = RequestLine::parse(&head[..line_end], &self.limits)?;
+                let (at, count, version) = (line_end + 2, self.scan.lines - 1, line.version);
+                let section = request::section(&head, at, count, version, &self.limits)?;
+                let parsed = line.with(&section)?;
+                let is_short = length - at <= REMEMBERED_MAX;
+                self.last = is_short.then(|| Last { bytes: head.slice(at..), version, section });
                 buf.advance(skip + length);
                 self.scan = Scan::default();
                 Ok(Some(parsed))
@@ -106,6 +141,22 @@ impl HeadReader {
             Err(BadHead::TooLarge) => Err(BadRequest::HeadTooLarge),
             Err(BadHead::TooManyFields) => Err(BadRequest::TooManyFields),
         }
+    }
+
+    /// A head at the front of `bytes` whose fields are those of the last one, and its length. What is wrong with its request
+    /// line is found by who parses it whole.
+    fn again(&self, bytes: &[u8], line_max: usize) -> Option<(usize, RequestHead)> {
+        let last = self.last.as_ref().filter(|_| self.scan.searched == 0)?;
+        let at = memchr(b'\n', &bytes[..bytes.len().min(line_max)])? + 1;
+        let length = at + last.bytes.len();
+        if !bytes[at..].starts_with(&last.bytes) || length > self.limits.header_bytes {
+            return None;
+        }
+        let line = RequestLine::parse(bytes[..at].strip_suffix(b"\r\n")?, &self.limits).ok()?;
+        if line.version != last.version {
+            return None;
+        }
+        Some((length, line.with(&last.section).ok()?))
     }
 
     /// Takes the head of a response to `request_method` from the front of `buf` once it is complete; `None` asks for

@@ -5,7 +5,7 @@ use std::{
     future::{Future, Pending, pending, poll_fn},
     io::{self, IoSlice},
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,9 @@ const FRONT: usize = 1024;
 /// What is copied together at most: beyond it a second slice costs less than the copy.
 const FRONT_MAX: usize = 4 * 1024;
 
+/// A timer that is further away has not fired, however it rounds, and is not asked.
+const NEAR: Duration = Duration::from_secs(1);
+
 /// Why nothing came or went.
 #[derive(Debug, thiserror::Error)]
 pub enum IoError {
@@ -47,22 +50,33 @@ pub struct Timer(Option<Armed>);
 
 struct Armed {
     at: Instant,
+    /// Who is woken then.
+    waker: Waker,
     sleep: Timeout<Pending<()>, FastOrTokioTimeout>,
 }
 
 impl Timer {
     /// Ready once `deadline` has come.
-    fn poll(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context<'_>, now: Instant, deadline: Instant) -> Poll<()> {
         loop {
             if let Some(armed) = self.0.as_mut().filter(|armed| armed.at <= deadline) {
+                let is_far = armed.at.saturating_duration_since(now) > NEAR;
+                if is_far && armed.waker.will_wake(context.waker()) {
+                    return Poll::Pending;
+                }
+                armed.waker.clone_from(context.waker());
                 let _elapsed = ready!(Pin::new(&mut armed.sleep).poll(context));
                 self.0 = None;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now);
             if left.is_zero() {
                 return Poll::Ready(());
             }
-            self.0 = Some(Armed { at: deadline, sleep: fast_timeout(left, pending()) });
+            let mut sleep = fast_timeout(left, pending());
+            if Pin::new(&mut sleep).poll(context).is_pending() {
+                self.0 = Some(Armed { at: deadline, waker: context.waker().clone(), sleep });
+                return Poll::Pending;
+            }
         }
     }
 }
@@ -89,8 +103,9 @@ pub async fn read_some<R: AsyncRead + Unpin>(
             return Poll::Ready(read.map_err(IoError::Io));
         }
         // The clock is read only by who has to wait.
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + within);
-        timer.poll(context, deadline).map(|()| Err(IoError::Timeout(within)))
+        let now = Instant::now();
+        let deadline = *deadline.get_or_insert(now + within);
+        timer.poll(context, now, deadline).map(|()| Err(IoError::Timeout(within)))
     })
     .await
 }

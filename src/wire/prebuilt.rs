@@ -66,7 +66,8 @@ impl Prebuilt {
     /// Writes the head, with `fillings` in its holes by their numbers. They are of visible ASCII.
     pub fn write(&self, out: &mut BytesMut, fillings: &[&[u8]; HOLES_MAX], ending: Ending) {
         const REST: usize = 128;
-        out.reserve(self.text.len() + fillings.iter().map(|filling| filling.len()).sum::<usize>() + REST);
+        let filled: usize = fillings.iter().map(|filling| filling.len()).sum();
+        out.reserve(self.text.len() + filled + REST);
         let mut from = 0;
         for (at, hole) in &self.holes[..usize::from(self.count)] {
             let (at, filling) = (*at as usize, fillings[usize::from(*hole)]);

@@ -1,5 +1,7 @@
 //! A complete request head becomes values (RFC 9112 sections 3, 5 and 6).
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Method, header};
 use memchr::memchr;
@@ -21,8 +23,9 @@ pub struct RequestHead {
     pub version: Version,
     /// Of the absolute form if the target has one, else of `Host`; `None` only for HTTP/1.0 without either.
     pub authority: Option<Authority>,
-    /// All but `Host`, `Content-Length` and `Transfer-Encoding`, in the order received.
-    pub fields: HeaderMap,
+    /// All but `Host`, `Content-Length` and `Transfer-Encoding`, in the order received. Shared with the requests of a
+    /// connection that have the same ones.
+    pub fields: Arc<HeaderMap>,
     pub framing: Framing,
     /// The client wants to send another request on this connection.
     pub keep_alive: bool,
@@ -57,15 +60,82 @@ pub(super) fn too_long(line: &[u8]) -> BadRequest {
     }
 }
 
-/// `head` is complete: lines that end in CRLF, the last one empty; `count` field lines.
-pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<RequestHead, BadRequest> {
-    let line_end = memchr(b'\n', head).map_or(0, |at| at - 1);
-    let (method, raw_target, version) = request_line(&head[..line_end])?;
-    if raw_target.len() > limits.target_bytes {
-        return Err(BadRequest::TargetTooLong);
-    }
-    let (target, named) = target(&method, raw_target)?;
+/// What a request line says.
+pub(super) struct RequestLine {
+    method: Method,
+    target: RawTarget,
+    named: Option<Authority>,
+    pub(super) version: Version,
+}
 
+impl RequestLine {
+    /// `line` is without its CRLF.
+    pub(super) fn parse(line: &[u8], limits: &HeadLimits) -> Result<Self, BadRequest> {
+        let (method, raw_target, version) = request_line(line)?;
+        if raw_target.len() > limits.target_bytes {
+            return Err(BadRequest::TargetTooLong);
+        }
+        let (target, named) = target(&method, raw_target)?;
+        Ok(Self { method, target, named, version })
+    }
+
+    /// The head that this line begins and these fields end.
+    pub(super) fn with(self, section: &Section) -> Result<RequestHead, BadRequest> {
+        let Self { method, target, named, version } = self;
+        let framing = section.framing(&method, version)?;
+        Ok(RequestHead {
+            method,
+            target,
+            version,
+            authority: named.or_else(|| section.host.clone()),
+            fields: Arc::clone(&section.fields),
+            framing,
+            keep_alive: !section.close && (section.keep_alive || version == Version::Http11),
+            expect_continue: section.expect_continue && !matches!(framing, Framing::None | Framing::Length(0)),
+        })
+    }
+}
+
+/// What the field lines of a request say.
+#[derive(Debug, Clone)]
+pub(super) struct Section {
+    host: Option<Authority>,
+    fields: Arc<HeaderMap>,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    expect_continue: bool,
+}
+
+impl Section {
+    /// How a request with these fields is framed.
+    fn framing(&self, method: &Method, version: Version) -> Result<Framing, BadRequest> {
+        if self.host.is_none() && version != Version::Http10 {
+            return Err(BadRequest::MissingHost);
+        }
+        Ok(match (self.length, self.chunked) {
+            (_, true) if version == Version::Http10 => return Err(BadRequest::TransferEncodingInHttp10),
+            (Some(_), true) => return Err(BadRequest::LengthAndTransferEncoding),
+            (None, true) => Framing::Chunked,
+            (Some(length), false) => Framing::Length(length),
+            // RFC 1945 section 8.3; such a client ends its body by closing, and then cannot be answered.
+            (None, false) if version == Version::Http10 && *method == Method::POST => {
+                return Err(BadRequest::LengthRequired);
+            }
+            (None, false) => Framing::None,
+        })
+    }
+}
+
+/// `head` is complete: lines that end in CRLF, the last one empty; `count` field lines, the first one at `at`.
+pub(super) fn section(
+    head: &Bytes,
+    at: usize,
+    count: usize,
+    version: Version,
+    limits: &HeadLimits,
+) -> Result<Section, BadRequest> {
     // `Host` is not among them.
     let mut head_fields =
         HeaderMap::try_with_capacity(count.saturating_sub(1)).map_err(|_| BadRequest::TooManyFields)?;
@@ -74,7 +144,7 @@ pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<R
     let mut chunked = false;
     let (mut close, mut keep_alive, mut expect_continue) = (false, false, false);
 
-    for field in FieldLines::new(head, line_end + 2, SpaceBeforeColon::Refuse) {
+    for field in FieldLines::new(head, at, SpaceBeforeColon::Refuse) {
         let field = field?;
         let value = field.bytes();
         // A known name is compared as a number.
@@ -131,30 +201,8 @@ pub(super) fn parse(head: &Bytes, count: usize, limits: &HeadLimits) -> Result<R
         head_fields.try_append(field.name, value).map_err(|_| BadRequest::TooManyFields)?;
     }
 
-    if host.is_none() && version != Version::Http10 {
-        return Err(BadRequest::MissingHost);
-    }
-    let framing = match (length, chunked) {
-        (_, true) if version == Version::Http10 => return Err(BadRequest::TransferEncodingInHttp10),
-        (Some(_), true) => return Err(BadRequest::LengthAndTransferEncoding),
-        (None, true) => Framing::Chunked,
-        (Some(length), false) => Framing::Length(length),
-        // RFC 1945 section 8.3; such a client ends its body by closing, and then cannot be answered.
-        (None, false) if version == Version::Http10 && method == Method::POST => {
-            return Err(BadRequest::LengthRequired);
-        }
-        (None, false) => Framing::None,
-    };
-    Ok(RequestHead {
-        method,
-        target,
-        version,
-        authority: named.or(host),
-        fields: head_fields,
-        framing,
-        keep_alive: !close && (keep_alive || version == Version::Http11),
-        expect_continue: expect_continue && !matches!(framing, Framing::None | Framing::Length(0)),
-    })
+    let fields = Arc::new(head_fields);
+    Ok(Section { host, fields, length, chunked, close, keep_alive, expect_continue })
 }
 
 fn has_underscore(name: &HeaderName) -> bool {
