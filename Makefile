@@ -19,7 +19,7 @@ check: ## format, clippy, docs, spelling, licences and versions, unused dependen
 	@scripts/setup.sh check
 	@scripts/check.sh
 
-bench: ## processor time per request beside nginx and HAProxy (release build, takes minutes)
+bench: ## processor time per request beside nginx, HAProxy and Varnish (release build, takes minutes)
 	@scripts/setup.sh bench
 	@cargo build --release --locked --bin eduham-edge
 	@python3 benches/compare.py

@@ -31,7 +31,9 @@ bench_needs="$run_needs $tools_needs
     nginx-light      nginx
     haproxy          haproxy
     wrk              wrk
+    varnish          varnishd
     nghttp2-client   h2load
+    openssl          openssl
     util-linux       taskset
     linux-perf       perf"
 

@@ -98,17 +98,21 @@ fn push_target(text: &mut String, host: &str, port: Option<u16>, path: &str, que
 }
 
 fn push_decimal(text: &mut String, number: u16) {
-    let digits = number.checked_ilog10().unwrap_or_default();
-    for place in (0..=digits).rev() {
-        text.push(char::from(b'0' + (number / 10_u16.pow(place) % 10) as u8));
+    let mut digits = [0; 5];
+    let (mut first, mut left) = (digits.len(), number);
+    while left > 0 || first == digits.len() {
+        first -= 1;
+        digits[first] = b'0' + (left % 10) as u8;
+        left /= 10;
     }
+    text.push_str(std::str::from_utf8(&digits[first..]).expect("digits are text"));
 }
 
 /// 16 digits.
 fn push_hexadecimal(text: &mut String, number: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits: [u8; 16] = std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15]);
-    text.extend(digits.map(char::from));
+    text.push_str(std::str::from_utf8(&digits).expect("digits are text"));
 }
 
 /// The parameters in the order of their names; equal names keep their order (the sort is stable).

@@ -109,36 +109,6 @@ fn shown(line: &str) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn people_see_what_picked_a_variant_and_no_secrets() {
-        let (mut response, mut request) = (HeaderMap::new(), HeaderMap::new());
-        let names = "Accept-Language, Origin, Save-Data, Referer, Cookie, Authorization, X-Api-Key";
-        response.insert(header::VARY, HeaderValue::from_static(names));
-        for (name, value) in [
-            ("accept-language", "de, en;q=0.5"),
-            ("origin", "https://a.test"),
-            ("referer", "https://a.test/join?ticket=secret"),
-            ("cookie", "session=secret"),
-            ("authorization", "Bearer secret"),
-            ("x-api-key", "secret"),
-        ] {
-            request.insert(name, HeaderValue::from_static(value));
-        }
-        let shown: Vec<_> = VariantKey::of(&Vary::parse(&response), &request).shown().collect();
-        let shown = shown.join("; ");
-        assert!(!shown.contains("secret"), "{shown}");
-        for part in ["accept-language=de,en;q=0.5", "origin=https://a.test", "save-data absent", "referer not shown"] {
-            assert!(shown.contains(part), "{part}: {shown}");
-        }
-    }
-}
-
 /// Writes `name=value` or, for an absent field, `name!`, each ended by a line feed, which no field value can hold.
 /// Stops and is false as soon as `write` is.
 fn canonical(vary: &Vary, request: &HeaderMap, write: &mut impl FnMut(&[u8]) -> bool) -> bool {
@@ -186,5 +156,35 @@ impl<'a> Iterator for Members<'a> {
         }
         self.0 = text.get(at + 1..);
         Some(text[..at].trim_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn people_see_what_picked_a_variant_and_no_secrets() {
+        let (mut response, mut request) = (HeaderMap::new(), HeaderMap::new());
+        let names = "Accept-Language, Origin, Save-Data, Referer, Cookie, Authorization, X-Api-Key";
+        response.insert(header::VARY, HeaderValue::from_static(names));
+        for (name, value) in [
+            ("accept-language", "de, en;q=0.5"),
+            ("origin", "https://a.test"),
+            ("referer", "https://a.test/join?ticket=secret"),
+            ("cookie", "session=secret"),
+            ("authorization", "Bearer secret"),
+            ("x-api-key", "secret"),
+        ] {
+            request.insert(name, HeaderValue::from_static(value));
+        }
+        let shown: Vec<_> = VariantKey::of(&Vary::parse(&response), &request).shown().collect();
+        let shown = shown.join("; ");
+        assert!(!shown.contains("secret"), "{shown}");
+        for part in ["accept-language=de,en;q=0.5", "origin=https://a.test", "save-data absent", "referer not shown"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
 }

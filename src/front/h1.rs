@@ -68,7 +68,7 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
     let mut timer = Timer::default();
     let mut leaving = Leaving::of(edge);
     let mut is_first = true;
-    let mut lane = Lane::default();
+    let mut lane = Lane::new(edge, connection);
     let mut limits = edge.snapshot.load().config.server.limits;
     let mut reader = HeadReader::new(head_limits(&limits));
     loop {

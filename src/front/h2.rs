@@ -1,4 +1,5 @@
-//! HTTP/2 on a connection (RFC 9113): one task per stream, one exchange each.
+//! HTTP/2 on a connection (RFC 9113): plain hits are answered where streams are accepted; every other stream is a task, with one
+//! exchange.
 
 use std::{
     future::{Future, poll_fn},
@@ -6,9 +7,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,8 @@ use crate::{
     proxy::{
         Edge,
         downstream::{ClientGone, Length, OutgoingHead, RequestBody, RequestBodyError, ResponseSink},
-        exchange,
+        exchange::{self, Parked},
+        lane,
         receive::Connection,
         synth::Refusal,
     },
@@ -47,10 +49,15 @@ const ABANDONED_MAX: usize = 256;
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// What one stream may have queued for the connection.
 const SEND_BUFFER_MAX: usize = 256 * 1024;
+/// Answers that are gathered before they are written. A client that asks faster gets them in turns.
+const ANSWERS_MAX: usize = 64;
+/// Bytes that are gathered before they are written: four records of TLS.
+const GATHERED_MAX: usize = 64 * 1024;
 
 /// Serves a connection until it ends. `prefix` is what was read of it already.
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, prefix: BytesMut, http2: &Http2) {
     let limits = edge.snapshot.load().config.server.limits;
+    let hold = Arc::new(Hold::default());
     let handshake = Builder::new()
         .max_concurrent_streams(http2.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -58,7 +65,7 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, p
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_send_buffer_size(SEND_BUFFER_MAX)
-        .handshake::<_, Bytes>(Prefixed { prefix, io });
+        .handshake::<_, Bytes>(Held::new(prefix, io, Arc::clone(&hold)));
     let Ok(Ok(mut server)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
     let mut draining = edge.draining.subscribe();
     let mut leaving = false;
@@ -73,20 +80,19 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, p
         let patience = if leaving { http2.idle.min(LAST_WORD) } else { http2.idle };
         let idle = idle_left(server.has_streams(), &mut quiet_since, patience);
         tokio::select! {
-            accepted = server.accept() => match accepted {
-                Some(Ok((request, respond))) => {
-                    quiet_since = None;
+            accepted = poll_fn(|context| next_stream(&mut server, &hold, context, |request, respond| {
+                quiet_since = None;
+                streams.begun.fetch_add(1, Ordering::Relaxed);
+                Taken::answered_at_once(edge, connection, request, respond, &limits, &streams)
+            })) => match accepted {
+                Some(Ok(taken)) => {
                     if streams.are_abused() {
                         edge.metrics.connections_refused.with_label_values(&["http2-resets"]).inc();
                         server.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         continue;
                     }
-                    streams.begun.fetch_add(1, Ordering::Relaxed);
-                    let (edge, connection) = (Arc::clone(edge), Arc::clone(connection));
-                    let (limits, streams) = (limits, Arc::clone(&streams));
-                    tokio::spawn(async move {
-                        serve_stream(&edge, &connection, request, respond, &limits, &streams).await;
-                    });
+                    let (edge, connection, streams) = (Arc::clone(edge), Arc::clone(connection), Arc::clone(&streams));
+                    tokio::spawn(async move { taken.serve(&edge, &connection, &streams).await });
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "HTTP/2 connection ended");
@@ -134,46 +140,159 @@ fn idle_left(has_streams: bool, quiet_since: &mut Option<Instant>, idle: Duratio
     idle.saturating_sub(since.elapsed()).max(Duration::from_millis(10))
 }
 
-async fn serve_stream(
-    edge: &Arc<Edge>,
-    connection: &Connection,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    limits: &Limits,
-    streams: &Streams,
-) {
-    let (parts, stream) = request.into_parts();
-    let is_empty = stream.is_end_stream();
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut sink = Sink {
-        out: Arc::new(Mutex::new(Out::Nothing(respond))),
-        whole: false,
-        pending: None,
-        within: limits.body_timeout,
-        started: false,
-        failed: false,
-        sent: 0,
-    };
-    let mut body = Body {
-        stream,
-        is_empty,
-        length: if is_empty { Some(0) } else { length },
-        limit: limits.body_bytes,
-        received: 0,
-        within: limits.body_timeout,
-    };
-    match head_of(parts, is_empty, body.length, limits) {
-        Ok(head) => {
-            exchange::run(exchange::begin(edge, connection, head), &mut body, &mut sink).await;
+/// The next stream that is not answered at once. What is ready is taken before what was answered is written.
+fn next_stream(
+    server: &mut h2::server::Connection<Held, Bytes>,
+    hold: &Hold,
+    context: &mut Context<'_>,
+    mut take: impl FnMut(Request<RecvStream>, SendResponse<Bytes>) -> Option<Taken>,
+) -> Poll<Option<Result<Taken, h2::Error>>> {
+    let (mut answered, mut holds) = (0, true);
+    loop {
+        hold.is_on.store(holds, Ordering::Relaxed);
+        let accepted = server.poll_accept(context);
+        hold.is_on.store(false, Ordering::Relaxed);
+        match accepted {
+            Poll::Ready(Some(Ok((request, respond)))) => match take(request, respond) {
+                Some(taken) => return Poll::Ready(Some(Ok(taken))),
+                None => {
+                    answered += 1;
+                    holds = answered % ANSWERS_MAX != 0;
+                }
+            },
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            // Now it is written.
+            Poll::Pending if holds && hold.has_held.swap(false, Ordering::Relaxed) => holds = false,
+            Poll::Pending => return Poll::Pending,
         }
-        Err(bad) => exchange::refuse(edge, connection, &Refusal::BadRequest(bad), &mut sink).await,
     }
-    if sink.is_reset() {
-        streams.abandoned.fetch_add(1, Ordering::Relaxed);
-    } else if sink.failed {
-        sink.reset(Reason::INTERNAL_ERROR);
+}
+
+/// A stream that goes on in a task of its own.
+struct Taken {
+    next: Next,
+    stream: RecvStream,
+    is_empty: bool,
+    length: Option<u64>,
+    out: Out,
+    limits: Limits,
+}
+
+enum Next {
+    Exchange(Box<Parked>),
+    Refused(BadRequest),
+    /// The rest of a plain hit: more than the client takes at once.
+    Rest(Vec<Bytes>, lane::Answered, Instant),
+}
+
+impl Taken {
+    /// Answers a stream if it is a plain hit. What is left to be done is given back.
+    fn answered_at_once(
+        edge: &Arc<Edge>,
+        connection: &Connection,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        limits: &Limits,
+        streams: &Streams,
+    ) -> Option<Self> {
+        let (parts, stream) = request.into_parts();
+        let is_empty = stream.is_end_stream();
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = if is_empty { Some(0) } else { length };
+        let taken = |next, stream, out| Some(Self { next, stream, is_empty, length, out, limits: *limits });
+        let head = match head_of(parts, is_empty, length, limits) {
+            Ok(head) => head,
+            Err(bad) => return taken(Next::Refused(bad), stream, Out::Nothing(respond)),
+        };
+        let mut begun = exchange::begin(edge, connection, head);
+        let may_be_hit = is_empty && !streams.are_abused();
+        let Some(hit) = may_be_hit.then(|| begun.hit()).flatten() else {
+            // Its task begins a little later.
+            begun.look_again();
+            return taken(Next::Exchange(Box::new(begun.park())), stream, Out::Nothing(respond));
+        };
+        let (response, is_whole) = response(begun.head(&hit));
+        let answered = lane::Answered::take(&mut Some(begun))?;
+        let length = hit.length();
+        let Ok(mut out) = respond.send_response(response, is_whole) else {
+            streams.abandoned.fetch_add(1, Ordering::Relaxed);
+            answered.record(edge, connection, true, 0, [Instant::now(); 2]);
+            return None;
+        };
+        if !is_whole {
+            out.reserve_capacity(usize::try_from(length).unwrap_or(usize::MAX).min(SEND_BUFFER_MAX));
+            if (out.capacity() as u64) < length {
+                let rest = Next::Rest(hit.into_pieces().collect(), answered, Instant::now());
+                return taken(rest, stream, Out::Begun(out));
+            }
+            let mut left = length;
+            let is_sent = hit.into_pieces().all(|piece| {
+                left -= piece.len() as u64;
+                out.send_data(piece, left == 0).is_ok()
+            });
+            if !is_sent {
+                streams.abandoned.fetch_add(1, Ordering::Relaxed);
+                answered.record(edge, connection, true, 0, [Instant::now(); 2]);
+                return None;
+            }
+        }
+        answered.record(edge, connection, false, length, [Instant::now(); 2]);
+        None
     }
-    // Else dropping both ends does what is left: a body that nobody read is refused with NO_ERROR, behind the answer.
+
+    async fn serve(self, edge: &Arc<Edge>, connection: &Connection, streams: &Streams) {
+        let Self { next, stream, is_empty, length, out, limits } = self;
+        let mut sink = Sink {
+            started: matches!(out, Out::Begun(_)),
+            out: Arc::new(Mutex::new(out)),
+            whole: false,
+            pending: None,
+            within: limits.body_timeout,
+            failed: false,
+            sent: 0,
+        };
+        match next {
+            Next::Exchange(parked) => {
+                let mut body = Body {
+                    stream,
+                    is_empty,
+                    length,
+                    limit: limits.body_bytes,
+                    received: 0,
+                    within: limits.body_timeout,
+                };
+                exchange::run(parked.resume(edge, connection), &mut body, &mut sink).await;
+            }
+            Next::Refused(bad) => exchange::refuse(edge, connection, &Refusal::BadRequest(bad), &mut sink).await,
+            Next::Rest(pieces, answered, first) => {
+                let gone = sink.rest(pieces).await.is_err();
+                answered.record(edge, connection, gone, sink.sent, [first, Instant::now()]);
+            }
+        }
+        if sink.is_reset() {
+            streams.abandoned.fetch_add(1, Ordering::Relaxed);
+        } else if sink.failed {
+            sink.reset(Reason::INTERNAL_ERROR);
+        }
+        // Else dropping both ends does what is left: a body that nobody read is refused with NO_ERROR, behind the answer.
+    }
+}
+
+/// The head of an answer, and whether it is all there is.
+fn response(head: OutgoingHead) -> (Response<()>, bool) {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.fields;
+    let announced = match head.length {
+        Length::None { announced } => announced,
+        Length::Known(length) => Some(length),
+        Length::Unknown => None,
+    };
+    if let Some(length) = announced {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    (response, matches!(head.length, Length::None { .. } | Length::Known(0)))
 }
 
 /// The head as every other part of the edge knows it.
@@ -352,6 +471,14 @@ impl Sink {
         if put { Ok(()) } else { Err(self.gone()) }
     }
 
+    /// Sends the rest of an answer.
+    async fn rest(&mut self, pieces: Vec<Bytes>) -> Result<(), ClientGone> {
+        for piece in pieces {
+            self.body(piece).await?;
+        }
+        self.end().await
+    }
+
     fn gone(&mut self) -> ClientGone {
         self.failed = true;
         ClientGone
@@ -391,18 +518,7 @@ impl ResponseSink for Sink {
 
     async fn head(&mut self, head: &OutgoingHead) -> Result<(), ClientGone> {
         self.started = true;
-        let mut response = Response::new(());
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.fields.clone();
-        let announced = match head.length {
-            Length::None { announced } => announced,
-            Length::Known(length) => Some(length),
-            Length::Unknown => None,
-        };
-        if let Some(length) = announced {
-            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        }
-        let is_whole = matches!(head.length, Length::None { .. } | Length::Known(0));
+        let (response, is_whole) = response(head.clone());
         let begun = {
             let mut out = self.out.lock();
             match &mut *out {
@@ -459,13 +575,41 @@ impl ResponseSink for Sink {
     }
 }
 
-/// A connection of which some bytes have been read.
-struct Prefixed {
-    prefix: BytesMut,
-    io: Stream,
+/// Whether what is written is held back for what comes next, and whether anything was.
+#[derive(Default)]
+struct Hold {
+    is_on: AtomicBool,
+    has_held: AtomicBool,
 }
 
-impl AsyncRead for Prefixed {
+/// A connection of which some bytes have been read, and whose frames are gathered: many small ones are one write, and one
+/// record of TLS.
+struct Held {
+    prefix: BytesMut,
+    io: Stream,
+    hold: Arc<Hold>,
+    /// Not more than [`GATHERED_MAX`]; nothing while the connection is idle.
+    out: BytesMut,
+}
+
+impl Held {
+    fn new(prefix: BytesMut, io: Stream, hold: Arc<Hold>) -> Self {
+        Self { prefix, io, hold, out: BytesMut::new() }
+    }
+
+    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(context, &self.out))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.out.advance(written),
+            }
+        }
+        self.out = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Held {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
             return Pin::new(&mut self.io).poll_read(context, buf);
@@ -477,28 +621,29 @@ impl AsyncRead for Prefixed {
     }
 }
 
-impl AsyncWrite for Prefixed {
+impl AsyncWrite for Held {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        if self.out.len() >= GATHERED_MAX {
+            ready!(self.poll_out(context))?;
+        }
+        let taken = data.len().min(GATHERED_MAX - self.out.len());
+        self.out.extend_from_slice(&data[..taken]);
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hold.is_on.load(Ordering::Relaxed) {
+            if !self.out.is_empty() {
+                self.hold.has_held.store(true, Ordering::Relaxed);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_out(context))?;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(context))?;
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

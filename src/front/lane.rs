@@ -1,11 +1,14 @@
 //! The lane of an HTTP/1.1 connection: plain hits are answered in its own loop, several to one write.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pingora_core::protocols::Stream;
 
 use crate::{
-    proxy::{exchange::Begun, lane},
+    proxy::{Edge, exchange::Begun, lane, receive::Connection},
     wire::io::{self, IoError, Outgoing},
 };
 
@@ -15,15 +18,16 @@ const ANSWERS_MAX: usize = 64;
 const BYTES_MAX: u64 = 64 * 1024;
 
 /// Answers on their way out, in order.
-#[derive(Default)]
 pub struct Lane<'a> {
+    edge: &'a Arc<Edge>,
+    connection: &'a Connection,
     out: Outgoing,
-    answered: Vec<Answered<'a>>,
+    answered: Vec<Answered>,
     bytes: u64,
 }
 
-struct Answered<'a> {
-    to: lane::Answered<'a>,
+struct Answered {
+    to: lane::Answered,
     /// Bytes of head and body, and how many of them, the last ones, were not written.
     head: u64,
     length: u64,
@@ -31,8 +35,12 @@ struct Answered<'a> {
 }
 
 impl<'a> Lane<'a> {
+    pub fn new(edge: &'a Arc<Edge>, connection: &'a Connection) -> Self {
+        Self { edge, connection, out: Outgoing::new(), answered: Vec::new(), bytes: 0 }
+    }
+
     /// Takes a request and answers it if it is a plain hit; else it is left there, for the long way.
-    pub fn take(&mut self, request: &mut Option<Begun<'a>>, keep_alive: bool) {
+    pub fn take(&mut self, request: &mut Option<Begun<'_>>, keep_alive: bool) {
         let Some(hit) = request.as_mut().and_then(Begun::hit) else { return };
         let Some(begun) = request else { return };
         let length = hit.length();
@@ -69,10 +77,10 @@ impl<'a> Lane<'a> {
             self.note_unsent();
         }
         let last = Instant::now();
-        for Answered { to, length, unsent, .. } in &mut self.answered {
-            to.record(*unsent > 0, length.saturating_sub(*unsent), first.unwrap_or(last), last);
+        for Answered { to, length, unsent, .. } in self.answered.drain(..) {
+            let (sent, times) = (length.saturating_sub(unsent), [first.unwrap_or(last), last]);
+            to.record(self.edge, self.connection, unsent > 0, sent, times);
         }
-        self.answered.clear();
         self.bytes = 0;
         written
     }

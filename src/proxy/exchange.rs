@@ -46,6 +46,31 @@ pub struct Begun<'a> {
     pub refusal: Option<Refusal>,
 }
 
+/// A request that was taken, without what it borrows: for a task of its own, or until its answer is written.
+pub struct Parked {
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    trace: Trace,
+    ahead: Option<Box<Ahead>>,
+    refusal: Option<Refusal>,
+}
+
+impl Begun<'_> {
+    /// Sets it aside.
+    pub fn park(self) -> Parked {
+        let Self { exchange: Exchange { snapshot, request, trace, ahead, .. }, refusal } = self;
+        Parked { snapshot, request, trace, ahead, refusal }
+    }
+}
+
+impl Parked {
+    /// Goes on with it, on the same edge and connection.
+    pub fn resume<'a>(self, edge: &'a Arc<Edge>, connection: &'a Connection) -> Begun<'a> {
+        let Self { snapshot, request, trace, ahead, refusal } = self;
+        Begun { exchange: Exchange { edge, snapshot, connection, request, trace, ahead }, refusal }
+    }
+}
+
 /// What the steps leave behind for the record and the metrics.
 #[derive(Default)]
 pub struct Trace {

@@ -45,10 +45,12 @@ pub struct RequestId([u8; 32]);
 impl RequestId {
     pub fn from_parts(high: u64, low: u64) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let bits = (u128::from(high) << 64) | u128::from(low);
         let mut text = [0; 32];
-        for (at, digit) in text.iter_mut().enumerate() {
-            *digit = DIGITS[((bits >> (124 - 4 * at)) & 15) as usize];
+        for (half, bits) in text.chunks_exact_mut(16).zip([high, low]) {
+            for (pair, byte) in half.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+                pair[0] = DIGITS[usize::from(byte >> 4)];
+                pair[1] = DIGITS[usize::from(byte & 15)];
+            }
         }
         Self(text)
     }

@@ -1,7 +1,7 @@
 //! The lane: a fresh stored response that answers as it is, without anything to wait for.
 //!
-//! It is the beginning of the long way and asks the same questions, of [`Exchange::choose_route`] and
-//! [`Exchange::look_ahead`]; only what it does with the answer is its own. The head is that of the first answer, kept as text
+//! It is the beginning of the long way and asks the same questions, of `Exchange::choose_route` and
+//! `Exchange::look_ahead`; only what it does with the answer is its own. The head is that of the first answer, kept as text
 //! with holes for what differs. Whatever is not plain goes the long way, with what was found so far.
 
 use std::{
@@ -16,12 +16,15 @@ use http::{
 };
 
 use super::{
+    Edge,
     decision::Decision,
     deliver::without_body,
-    exchange::{Begun, Exchange},
+    downstream::{Length, OutgoingHead},
+    exchange::{Begun, Exchange, Parked},
     fields::{CACHE_STATUS, X_REQUEST_ID},
     log::Receipt,
     lookup::Ahead,
+    receive::Connection,
     routing::{Action, Route},
 };
 use crate::{
@@ -84,6 +87,16 @@ impl Begun<'_> {
         self.exchange.trace.decision = Decision::default();
     }
 
+    /// The head of a hit, as values.
+    pub fn head(&self, hit: &Hit) -> OutgoingHead {
+        let meta = &hit.stored.meta;
+        let length = match &hit.body {
+            Pieces::None => Length::None { announced: (!without_body(meta.status)).then(|| hit.stored.body.length()) },
+            Pieces::One(_) | Pieces::Many(_) => Length::Known(hit.length()),
+        };
+        OutgoingHead { status: meta.status, fields: self.exchange.reusing(meta, hit.now), length, close: false }
+    }
+
     /// Writes the head of a hit.
     pub fn write_head(&mut self, hit: &Hit, keep_alive: bool, out: &mut BytesMut) {
         let exchange = &mut self.exchange;
@@ -115,32 +128,33 @@ impl Begun<'_> {
 }
 
 /// A hit on its way out.
-pub struct Answered<'a> {
+pub struct Answered {
     receipt: Receipt,
     /// All of it, where it is recorded.
-    begun: Option<Box<Begun<'a>>>,
+    request: Option<Box<Parked>>,
 }
 
-impl<'a> Answered<'a> {
+impl Answered {
     /// What is kept of a request that a hit answers, until that is written.
-    pub fn take(request: &mut Option<Begun<'a>>) -> Option<Self> {
-        let exchange = &mut request.as_mut()?.exchange;
+    pub fn take(begun: &mut Option<Begun<'_>>) -> Option<Self> {
+        let exchange = &mut begun.as_mut()?.exchange;
         let (receipt, is_recorded) = (exchange.receipt(), exchange.edge.access.enabled());
-        let begun = is_recorded.then(|| request.take().map(Box::new)).flatten();
-        *request = None;
-        Some(Self { receipt, begun })
+        let request = is_recorded.then(|| begun.take()).flatten().map(|begun| Box::new(begun.park()));
+        *begun = None;
+        Some(Self { receipt, request })
     }
 
     /// The end of it: whether its client was there to the end, so many bytes of body, and when its first and its last byte
     /// were written.
-    pub fn record(&mut self, client_gone: bool, sent: u64, first: Instant, last: Instant) {
-        let Self { receipt, begun } = self;
+    pub fn record(self, edge: &Arc<Edge>, connection: &Connection, client_gone: bool, sent: u64, times: [Instant; 2]) {
+        let Self { mut receipt, request } = self;
+        let [first, last] = times;
         let first = first.saturating_duration_since(receipt.started);
         receipt.first_byte = Some(first);
         receipt.metrics.lane_requests.inc();
         let status = receipt.count(client_gone, sent, last);
-        if let Some(begun) = begun {
-            let exchange = &mut begun.exchange;
+        if let Some(request) = request {
+            let exchange = &mut request.resume(edge, connection).exchange;
             exchange.trace.first_byte = Some(first);
             exchange.note_end(client_gone, 0, sent);
             exchange.write_record(status, None);
@@ -216,6 +230,16 @@ impl Hit {
             Pieces::One(one) => out.push(one),
             Pieces::Many(many) => out.extend(many),
         }
+    }
+
+    /// The body, in order.
+    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        let (one, many) = match self.body {
+            Pieces::None => (None, Vec::new()),
+            Pieces::One(one) => (Some(one), Vec::new()),
+            Pieces::Many(many) => (None, many),
+        };
+        one.into_iter().chain(many)
     }
 }
 

@@ -41,6 +41,56 @@ async fn raw(edge: &Edge, request: &str) -> (Raw, String) {
     next_raw(&mut stream, &mut Vec::new(), request.starts_with("HEAD")).await
 }
 
+/// The same request over HTTP/2, without what belongs to an HTTP/1.1 connection.
+async fn raw_http2(edge: &Edge, request: &str) -> (Raw, String) {
+    let stream = within(TcpStream::connect(edge.address)).await.expect("the edge listens");
+    let (mut client, connection) = within(h2::client::handshake(stream)).await.expect("the edge speaks HTTP/2");
+    let connection = tokio::spawn(connection);
+    let (first, fields) = request.split_once("\r\n").expect("a request line");
+    let mut first = first.split(' ');
+    let (method, target) = (first.next().expect("a method"), first.next().expect("a target"));
+    let fields: Vec<_> = fields.lines().filter_map(|line| line.split_once(": ")).collect();
+    let host = fields.iter().find(|(name, _)| *name == "Host").expect("a host").1;
+    let uri = if target.starts_with('/') { format!("http://{host}{target}") } else { target.to_owned() };
+    let mut asked = http::Request::builder().method(method).uri(uri);
+    for (name, value) in fields {
+        if !["Host", "Connection", "Upgrade", "Content-Length"].contains(&name) {
+            asked = asked.header(name, value);
+        }
+    }
+    client = within(client.ready()).await.expect("an open connection");
+    let (answer, _) = client.send_request(asked.body(()).expect("a request"), true).expect("a stream");
+    let (parts, mut stream) = within(answer).await.expect("an answer").into_parts();
+    let mut head = format!("{}\n", parts.status);
+    for (name, value) in &parts.headers {
+        let _ = writeln!(head, "{name}: {}", value.to_str().expect("a head is ASCII here"));
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = within(stream.data()).await {
+        let piece = piece.expect("a whole body");
+        let _ = stream.flow_control().release_capacity(piece.len());
+        body.extend_from_slice(&piece);
+    }
+    connection.abort();
+    let id = parts.headers["x-request-id"].to_str().expect("an id").to_owned();
+    (Raw { head: head.replace(&id, "ID"), body }, id)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    async fn ask(self, edge: &Edge, request: &str) -> (Raw, String) {
+        match self {
+            Self::Http1 => raw(edge, request).await,
+            Self::Http2 => raw_http2(edge, request).await,
+        }
+    }
+}
+
 /// The next answer on this connection, of which `buf` has been read.
 async fn next_raw(stream: &mut TcpStream, buf: &mut Vec<u8>, is_head: bool) -> (Raw, String) {
     let end = loop {
@@ -231,7 +281,7 @@ fn comparable(mut record: serde_json::Value) -> serde_json::Value {
 }
 
 /// Asks everything by both ways; gives the ids of the two answers to each request that was compared.
-async fn both_ways(edge: &Edge, acts: &[Act]) -> Vec<(String, String)> {
+async fn both_ways(edge: &Edge, protocol: Protocol, acts: &[Act]) -> Vec<(String, String)> {
     let mut ids = Vec::new();
     for act in acts {
         let asked = match act {
@@ -247,14 +297,14 @@ async fn both_ways(edge: &Edge, acts: &[Act]) -> Vec<(String, String)> {
         };
         open_lane(edge, false);
         // Whatever this brings about is stored before the two that are compared.
-        let _ = raw(edge, &asked.text).await;
+        let _ = protocol.ask(edge, &asked.text).await;
         edge.settled().await;
         let before = in_lane(edge);
-        let (long, one) = raw(edge, &asked.text).await;
+        let (long, one) = protocol.ask(edge, &asked.text).await;
         edge.settled().await;
         assert_eq!(in_lane(edge), before, "the lane is closed");
         open_lane(edge, true);
-        let (short, other) = raw(edge, &asked.text).await;
+        let (short, other) = protocol.ask(edge, &asked.text).await;
         edge.settled().await;
         let expected = usize::from(asked.is_plain && long.is_fresh_hit());
         let text = &asked.text;
@@ -269,12 +319,13 @@ async fn both_ways(edge: &Edge, acts: &[Act]) -> Vec<(String, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_lane_and_the_long_way_give_the_same_answers_and_records(
         pages in vec(stored(), 2),
         policy in policy(),
+        protocol in select(vec![Protocol::Http1, Protocol::Http2]),
         acts in vec(act(), 1..24),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -285,7 +336,7 @@ proptest! {
                 origin.answer(&format!("/p{at}"), move |_| page.clone());
             }
             let edge = edge(&origin).policy(&policy).logged().start().await;
-            let ids = both_ways(&edge, &acts).await;
+            let ids = both_ways(&edge, protocol, &acts).await;
             let records = edge.records().await;
             let records: HashMap<String, serde_json::Value> = records
                 .into_iter()
@@ -471,4 +522,87 @@ async fn an_edge_that_leaves_says_so_with_a_hit_and_closes() {
     assert!(answer.is_hit() && answer.field("connection").as_deref() == Some("close"), "{answer:?}");
     assert!(connection.closed().await);
     eventually("both are counted", || in_lane(&edge) == 2).await;
+}
+
+/// A connection whose streams take so much before their client says more, and the client's side of it.
+async fn http2(edge: &Edge, window: u32) -> h2::client::SendRequest<bytes::Bytes> {
+    let stream = within(TcpStream::connect(edge.address)).await.expect("the edge listens");
+    let handshake = h2::client::Builder::new().initial_window_size(window).handshake(stream);
+    let (client, connection) = within(handshake).await.expect("the edge speaks HTTP/2");
+    tokio::spawn(async move {
+        // How it ends is seen by its requests.
+        let _ = connection.await;
+    });
+    client
+}
+
+async fn send(client: &mut h2::client::SendRequest<bytes::Bytes>, path: &str) -> h2::client::ResponseFuture {
+    let request = http::Request::get(format!("http://a.test{path}")).body(()).expect("a request");
+    *client = within(client.clone().ready()).await.expect("an open connection");
+    client.send_request(request, true).expect("a stream").0
+}
+
+async fn read(mut stream: h2::RecvStream) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(piece) = within(stream.data()).await {
+        let piece = piece.expect("a whole body");
+        let _ = stream.flow_control().release_capacity(piece.len());
+        body.extend_from_slice(&piece);
+    }
+    body
+}
+
+#[tokio::test]
+async fn streams_that_come_together_are_answered_together_whatever_is_between_them() {
+    let origin = origin().await;
+    origin.serve("/small", cacheable("small"));
+    origin.serve("/page", cacheable(varied(3_000)));
+    origin.serve("/large", cacheable(varied(3_000_000)));
+    origin.serve("/no", page("no").field("Cache-Control", "no-store"));
+    let edge = edge(&origin).start().await;
+    for path in ["/small", "/page", "/large", "/no"] {
+        let _ = edge.get(path).await;
+        edge.settled().await;
+    }
+    let before = in_lane(&edge);
+    let mut client = http2(&edge, 65_535).await;
+    let row = ["/small", "/page", "/no", "/large", "/page", "/small", "/small", "/page"];
+    let mut answers = Vec::new();
+    for path in row.iter().cycle().take(80) {
+        answers.push((*path, send(&mut client, path).await));
+    }
+    let read_one = |(path, answer): (&'static str, h2::client::ResponseFuture)| async move {
+        let (parts, stream) = within(answer).await.expect("an answer").into_parts();
+        let body = read(stream).await;
+        let expected = match path {
+            "/small" => b"small".to_vec(),
+            "/page" => varied(3_000),
+            "/large" => varied(3_000_000),
+            _ => b"no".to_vec(),
+        };
+        assert!(parts.status == 200 && body == expected, "{path}");
+    };
+    futures::future::join_all(answers.into_iter().map(read_one)).await;
+    eventually("all hits are counted", || in_lane(&edge) == before + 70).await;
+}
+
+#[tokio::test]
+async fn a_hit_that_does_not_fit_its_window_keeps_no_other_stream_waiting() {
+    let origin = origin().await;
+    origin.serve("/page", cacheable(varied(3_000)));
+    origin.serve("/small", cacheable("small"));
+    let edge = edge(&origin).logged().start().await;
+    let _ = (edge.get("/page").await, edge.get("/small").await);
+    edge.settled().await;
+    let mut client = http2(&edge, 100).await;
+    let (page, left) = (send(&mut client, "/page").await, send(&mut client, "/page").await);
+    let small = within(send(&mut client, "/small").await).await.expect("an answer");
+    assert_eq!(read(small.into_body()).await, b"small");
+    let left = within(left).await.expect("a head");
+    drop(left);
+    assert!(read(within(page).await.expect("a head").into_body()).await == varied(3_000));
+    eventually("all are counted", || in_lane(&edge) == 3).await;
+    let records = edge.records().await;
+    let statuses: Vec<_> = records.iter().skip(2).map(|record| record["status"].clone()).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 499).count(), 1, "{statuses:?}");
 }
