@@ -8,10 +8,11 @@ mod properties;
 
 use std::{fmt::Debug, fs, path::Path};
 
+use bytes::BytesMut;
 use driver::{End, Transcript};
 use eduham_edge::{
     proxy,
-    wire::{self, Framing, HeadLimits, RawTarget, RequestHead, ResponseHead, UnderscoreHeaders},
+    wire::{self, Framing, HeadLimits, HeadReader, RawTarget, RequestHead, ResponseHead, UnderscoreHeaders},
 };
 use http::Method;
 
@@ -527,6 +528,50 @@ fn underscores_pass_or_are_refused_where_the_limits_say_so() {
 }
 
 /// The seeds of the fuzz targets, and every row here, have the properties that fuzzing looks for.
+#[test]
+fn what_a_connection_said_before_changes_nothing_of_what_is_read_next() {
+    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(LIMITS.target_bytes + 1));
+    let lines = [
+        "GET / HTTP/1.1\r\n",
+        "GET /other?a=1 HTTP/1.1\r\n",
+        "GET / HTTP/1.0\r\n",
+        "POST /x HTTP/1.0\r\n",
+        "OPTIONS * HTTP/1.1\r\n",
+        "GET http://b.test/ HTTP/1.1\r\n",
+        "\r\nGET / HTTP/1.1\r\n",
+        "GET  / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\n",
+        "GET / HTTP/1.1\r\r\n",
+        "GET / HTTP/1.1\r\nX: 1\r\n",
+        &long,
+    ];
+    let sections = [
+        "Host: a\r\n\r\n",
+        "Host: a\r\nX: 1\r\n\r\n",
+        "Host: a\r\nX: 12\r\n\r\n",
+        "Host: a\r\nX_Y: 1\r\n\r\n",
+        "Host: a\r\nConnection: close\r\n\r\n",
+        "Host: a\r\nConnection: keep-alive\r\n\r\n",
+        "Host: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+        "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "Host: a\r\nHost: a\r\n\r\n",
+        "X: 1\r\n\r\n",
+        "\r\n",
+    ];
+    let heads: Vec<_> =
+        lines.iter().flat_map(|line| sections.iter().map(move |section| format!("{line}{section}"))).collect();
+    for first in &heads {
+        for second in &heads {
+            let mut reader = HeadReader::new(LIMITS);
+            if reader.request(&mut first.as_bytes().into()).is_ok_and(|head| head.is_some()) {
+                let (mut one, mut other): (BytesMut, BytesMut) = (second.as_bytes().into(), second.as_bytes().into());
+                let expected = HeadReader::new(LIMITS).request(&mut other);
+                assert_eq!((reader.request(&mut one), one), (expected, other), "{second:?} after {first:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_fuzzed_properties_hold_for_all_rows_and_seeds() {
     for rows in [REQUEST_LINES, TARGETS, HOSTS, FIELDS, REQUEST_FRAMING] {

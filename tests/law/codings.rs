@@ -1,5 +1,7 @@
 //! Content codings: the scenario rows of `tests/scenarios/law/codings/`, and what holds for every `Accept-Encoding`.
 
+use std::sync::Arc;
+
 use eduham_edge::cache::{self, Coding, Compress, Glob, Negotiated, Policy, RequestView, ResponseView, Times};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::ACCEPT_ENCODING};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -92,7 +94,7 @@ impl Row {
         };
         let policy = self.policy();
         if let Some(expected) = &self.gets {
-            let mut request = fields(&self.request);
+            let mut request = Arc::new(fields(&self.request));
             let directives = cache::directives(&request, &policy);
             let gets = match cache::normalise_encoding(&mut request, &directives, &policy) {
                 Negotiated::Nothing => "nothing",
@@ -187,6 +189,7 @@ proptest! {
         let mut request = HeaderMap::new();
         request.insert(ACCEPT_ENCODING, HeaderValue::try_from(text).unwrap());
         let directives = cache::directives(&request, &policy);
+        let mut request = Arc::new(request);
         let first = cache::normalise_encoding(&mut request, &directives, &policy);
         let normal = request.clone();
         prop_assert_eq!(cache::normalise_encoding(&mut request, &directives, &policy), first);
