@@ -1,7 +1,8 @@
 //! What one exchange asks the law, in the order it asks: aside? usable? alone? shareable? The exchange asks, and so does
 //! whoever explains what it would do.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 

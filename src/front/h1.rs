@@ -1,25 +1,22 @@
 //! The HTTP/1.1 loop of a connection: one head, one exchange, again, in order.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
-use tokio::{
-    io::{AsyncWrite, ReadHalf, WriteHalf},
-    sync::watch,
-};
+use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
 
-use super::{Limits, lane::Lane, linger::linger, tunnel};
+use super::{Limits, lane::Lane, leaving::Leaving, linger::linger, tunnel};
 use crate::{
     proxy::{
         Edge,
@@ -210,45 +207,6 @@ async fn next_head(
 fn head_limits(limits: &Limits) -> HeadLimits {
     let Limits { header_bytes, header_count, target_bytes, underscore_headers, .. } = *limits;
     HeadLimits { header_bytes, header_count, target_bytes, underscore_headers }
-}
-
-/// When the edge begins to leave, as a connection that waits sees it. One registration for its life, and one look at a number
-/// per wait.
-struct Leaving {
-    began: bool,
-    seen: watch::Receiver<bool>,
-    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Who is woken by `wait`.
-    waker: Option<Waker>,
-}
-
-impl Leaving {
-    fn of(edge: &Edge) -> Self {
-        let seen = edge.draining.subscribe();
-        let mut told = seen.clone();
-        let wait = Box::pin(async move {
-            let _ = told.wait_for(|is_draining| *is_draining).await;
-        });
-        let began = *seen.borrow();
-        Self { began, seen, wait, waker: None }
-    }
-
-    /// An edge never changes its mind, so that any change is this one.
-    fn has_begun(&self) -> bool {
-        self.began || self.seen.has_changed().unwrap_or(true)
-    }
-
-    async fn begun(&mut self) {
-        poll_fn(|context| {
-            let is_registered = self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
-            if is_registered && !self.has_begun() {
-                return Poll::Pending;
-            }
-            self.waker = Some(context.waker().clone());
-            self.wait.as_mut().poll(context)
-        })
-        .await;
-    }
 }
 
 /// What may be done with the connection after an exchange.

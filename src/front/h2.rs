@@ -3,17 +3,15 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
-    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::{
     Reason, RecvStream, SendStream,
     server::{Builder, SendResponse},
@@ -22,9 +20,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Http2, Limits, UnderscoreHeaders};
+use super::{
+    Http2, Limits, UnderscoreHeaders,
+    held::{Held, Hold},
+};
 use crate::{
     proxy::{
         Edge,
@@ -51,8 +51,6 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 const SEND_BUFFER_MAX: usize = 256 * 1024;
 /// Answers that are gathered before they are written. A client that asks faster gets them in turns.
 const ANSWERS_MAX: usize = 64;
-/// Bytes that are gathered before they are written: four records of TLS.
-const GATHERED_MAX: usize = 64 * 1024;
 
 /// Serves a connection until it ends. `prefix` is what was read of it already.
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, prefix: BytesMut, http2: &Http2) {
@@ -149,9 +147,7 @@ fn next_stream(
 ) -> Poll<Option<Result<Taken, h2::Error>>> {
     let (mut answered, mut holds) = (0, true);
     loop {
-        hold.is_on.store(holds, Ordering::Relaxed);
-        let accepted = server.poll_accept(context);
-        hold.is_on.store(false, Ordering::Relaxed);
+        let accepted = hold.during(holds, || server.poll_accept(context));
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => match take(request, respond) {
                 Some(taken) => return Poll::Ready(Some(Ok(taken))),
@@ -163,7 +159,7 @@ fn next_stream(
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => return Poll::Ready(None),
             // Now it is written.
-            Poll::Pending if holds && hold.has_held.swap(false, Ordering::Relaxed) => holds = false,
+            Poll::Pending if holds && hold.take_held() => holds = false,
             Poll::Pending => return Poll::Pending,
         }
     }
@@ -572,78 +568,5 @@ impl ResponseSink for Sink {
 
     fn sent(&self) -> u64 {
         self.sent
-    }
-}
-
-/// Whether what is written is held back for what comes next, and whether anything was.
-#[derive(Default)]
-struct Hold {
-    is_on: AtomicBool,
-    has_held: AtomicBool,
-}
-
-/// A connection of which some bytes have been read, and whose frames are gathered: many small ones are one write, and one
-/// record of TLS.
-struct Held {
-    prefix: BytesMut,
-    io: Stream,
-    hold: Arc<Hold>,
-    /// Not more than [`GATHERED_MAX`]; nothing while the connection is idle.
-    out: BytesMut,
-}
-
-impl Held {
-    fn new(prefix: BytesMut, io: Stream, hold: Arc<Hold>) -> Self {
-        Self { prefix, io, hold, out: BytesMut::new() }
-    }
-
-    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(context, &self.out))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.out.advance(written),
-            }
-        }
-        self.out = BytesMut::new();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncRead for Held {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            return Pin::new(&mut self.io).poll_read(context, buf);
-        }
-        let take = self.prefix.len().min(buf.remaining());
-        buf.put_slice(&self.prefix[..take]);
-        self.prefix.advance(take);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Held {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.out.len() >= GATHERED_MAX {
-            ready!(self.poll_out(context))?;
-        }
-        let taken = data.len().min(GATHERED_MAX - self.out.len());
-        self.out.extend_from_slice(&data[..taken]);
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.hold.is_on.load(Ordering::Relaxed) {
-            if !self.out.is_empty() {
-                self.hold.has_held.store(true, Ordering::Relaxed);
-            }
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.poll_out(context))?;
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_out(context))?;
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -7,7 +7,9 @@
 mod config;
 mod h1;
 mod h2;
+mod held;
 mod lane;
+mod leaving;
 mod linger;
 mod tls;
 mod tunnel;

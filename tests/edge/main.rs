@@ -48,3 +48,4 @@ mod soak;
 mod explain;
 
 mod lane;
+mod lane_streams;
