@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use pingora_core::{
     listeners::ListenerConfig,
     protocols::{
@@ -40,7 +41,7 @@ use crate::{
         compress::Compressor,
         ids::{self, RequestIds},
     },
-    store::Store,
+    store::{self, Store},
     telemetry::{AccessLog, AccessLogError, Metrics},
     upstream::{self, Connector, ConnectorError, Pools},
 };
@@ -68,6 +69,8 @@ pub enum StartError {
     Connector(#[from] ConnectorError),
     #[error("another live node of the fleet has the id {id}; give each node its own node.id")]
     NodeId { id: String },
+    #[error("store.disk: {0}")]
+    Store(#[from] store::OpenError),
     #[error("the access log cannot be opened: {0}")]
     AccessLog(#[from] AccessLogError),
 }
@@ -130,8 +133,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
     let connector = Arc::new(Connector::new()?);
     let pools = Arc::new(Pools::new(&config.upstreams, &metrics));
     let access = AccessLog::start(&config.log.access, metrics.log_dropped.clone())?;
-    let seed = ids::random();
-    let store = Store::new(&config.store, seed, &metrics);
+    let store = Store::open(&config.store, ids::random(), &metrics)?;
     let node = config.node.id.clone();
     let card = NodeCard {
         id: node.clone(),
@@ -139,7 +141,7 @@ pub async fn start(loaded: Loaded, clock: Clock) -> Result<Running, StartError> 
         config: hash.clone(),
         when_cut_off: config.fleet.when_cut_off,
     };
-    let fleet = Arc::new(Fleet::new(config.fleet.clone(), card, &metrics, Instant::now()));
+    let fleet = Arc::new(Fleet::new(config.fleet.clone(), card, store.place(), &metrics, Instant::now()));
     let (server, admin_config) = (config.server.clone(), config.admin.clone());
     let snapshot = Snapshot::new(config, hash, Arc::clone(&pools), &metrics);
     let edge = Arc::new(Edge {
@@ -440,6 +442,8 @@ impl Running {
                 let _ = std::fs::remove_file(path);
             }
         }
+        let edge = Arc::clone(&self.edge);
+        let _ = tokio::task::spawn_blocking(move || edge.store.close()).await;
         let access = self.edge.access.clone();
         let _ = tokio::task::spawn_blocking(move || access.close(LOG_FLUSH)).await;
     }
@@ -480,21 +484,23 @@ impl admin::Upstreams for Control {
 }
 
 impl admin::Explain for Control {
-    fn explain(&self, question: &admin::Question) -> Result<serde_json::Value, String> {
-        let (edge, snapshot) = (&self.edge, self.edge.snapshot.load());
-        let scene = Scene {
-            config: &snapshot.config,
-            router: &snapshot.router,
-            hash: &snapshot.hash,
-            object_max: edge.store.object_max(),
-            seed: edge.store.seed(),
-        };
-        let admin::Question { url, method, headers } = question.clone();
-        let ask = Ask { url, method, headers };
-        let (is_trusted, is_stopped) = (edge.fleet.is_trusted(), edge.fleet.is_stopped());
-        let node = explain::Node { store: &edge.store, is_trusted, is_stopped };
-        let explanation = explain::live(scene, &node, &ask, edge.clock.now()).map_err(|error| error.to_string())?;
-        serde_json::to_value(explanation).map_err(|error| error.to_string())
+    fn explain(&self, question: admin::Question) -> BoxFuture<'_, Result<serde_json::Value, String>> {
+        Box::pin(async move {
+            let (edge, snapshot) = (&self.edge, self.edge.snapshot.load_full());
+            let scene = Scene {
+                config: &snapshot.config,
+                router: &snapshot.router,
+                hash: &snapshot.hash,
+                object_max: edge.store.object_max(),
+                seed: edge.store.seed(),
+            };
+            let admin::Question { url, method, headers } = question;
+            let ask = Ask { url, method, headers };
+            let (is_trusted, is_stopped) = (edge.fleet.is_trusted(), edge.fleet.is_stopped());
+            let node = explain::Node { store: &edge.store, is_trusted, is_stopped };
+            let explanation = explain::live(scene, &node, &ask, edge.clock.now()).await;
+            serde_json::to_value(explanation.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+        })
     }
 }
 

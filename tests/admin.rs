@@ -129,8 +129,8 @@ impl Upstreams for Pools {
 struct Unexplained;
 
 impl Explain for Unexplained {
-    fn explain(&self, _: &Question) -> Result<Value, String> {
-        Err("no such URL".into())
+    fn explain(&self, _: Question) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async { Err("no such URL".into()) })
     }
 }
 

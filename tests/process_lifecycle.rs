@@ -1,19 +1,21 @@
 //! The binary as an operator runs it: signals, exit codes, and what it says when it cannot start.
 
+#[path = "support/process.rs"]
+mod process;
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
 };
 
-const STUCK: Duration = Duration::from_secs(20);
+use process::{Running, STUCK, ask, eventually, free_address};
 
 /// A directory with a configuration, and the ports that it names.
 struct Place {
@@ -25,8 +27,7 @@ struct Place {
 impl Place {
     /// `server` are further keys of it.
     fn new(server: &str) -> Self {
-        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [traffic, admin] = ports.map(|port| port.local_addr().expect("a bound socket"));
+        let [traffic, admin] = [(); 2].map(|()| free_address());
         let place = Self { directory: tempfile::tempdir().expect("a temporary directory"), traffic, admin };
         place.write(&format!(
             "version: 1
@@ -56,13 +57,7 @@ routes: [ {{ name: home, match: {{ path: \"/{{*rest}}\" }}, respond: {{ status: 
 
     /// Starts the binary and waits until it is ready.
     fn run(&self) -> Running {
-        let mut running =
-            Running(self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
-        eventually("the edge is ready", || {
-            assert!(running.0.try_wait().expect("a child").is_none(), "it ended");
-            ask(self.admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
-        });
-        running
+        Running::ready(&mut self.command(), self.admin)
     }
 
     /// Runs what must not start: its exit code and what it says on stderr.
@@ -76,52 +71,6 @@ routes: [ {{ name: home, match: {{ path: \"/{{*rest}}\" }}, respond: {{ status: 
         assert_eq!(data, "", "words are for stderr");
         (status.code(), words)
     }
-}
-
-/// A process that does not outlive its test.
-struct Running(Child);
-
-impl Running {
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status();
-        assert!(sent.expect("kill is there").success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            match self.0.try_wait().expect("a child") {
-                Some(status) => return status,
-                None => assert!(begun.elapsed() < STUCK, "it does not end"),
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < STUCK, "never happened: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// One request over a connection of its own; what comes until its end.
-fn ask(to: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(to).ok()?;
-    stream.set_read_timeout(Some(STUCK)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
 }
 
 /// Reads one answer whose body is `home`; none when the connection ended first.

@@ -165,7 +165,8 @@ const SLEEPS: &[(&str, &str)] = &[
     ("tests/edge/http1.rs", "a client drips bytes until its deadline is over"),
     ("tests/edge/http2.rs", "a connection idles for its time, and streams are begun before they are given up"),
     ("tests/edge/sockets.rs", "a socket that talks outlives its idle time"),
-    ("tests/process_lifecycle.rs", "another process begins to answer, and ends"),
+    ("tests/process_disk.rs", "a process lives for a while before it is killed"),
+    ("tests/support/process.rs", "another process begins to answer, and ends"),
 ];
 
 /// Folders without files of ours.

@@ -34,5 +34,5 @@ pub(super) async fn explain(
     if question.url.is_empty() {
         return Err(bad("`url` is missing".to_owned()));
     }
-    control.parts.explain.explain(&question).map(Json).map_err(bad)
+    control.parts.explain.explain(question).await.map(Json).map_err(bad)
 }

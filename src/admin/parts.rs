@@ -255,7 +255,7 @@ pub trait Explain: Send + Sync {
     ///
     /// # Errors
     /// Why there is no such request.
-    fn explain(&self, question: &Question) -> Result<serde_json::Value, String>;
+    fn explain(&self, question: Question) -> BoxFuture<'_, Result<serde_json::Value, String>>;
 }
 
 /// `GET /explain`

@@ -12,6 +12,7 @@ use crate::{
     },
     fleet::{Acknowledged, Issued, MemberState, Order, Record, Url},
     proxy::{purge::normal_url, target::BadTarget},
+    store::Effort,
 };
 
 impl admin::Purge for Control {
@@ -22,7 +23,7 @@ impl admin::Purge for Control {
             let order = order(request)?;
             let edge = Arc::clone(&self.edge);
             if dry_run {
-                let counted = edge.count(&order).await;
+                let counted = edge.count(&order, Effort::Thorough).await;
                 return Ok(PurgeReceipt {
                     id: "dry-run".to_owned(),
                     position: None,

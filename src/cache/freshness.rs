@@ -32,7 +32,7 @@ pub struct Lifetime {
 }
 
 /// The sources of a freshness lifetime, in the order in which they are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::EnumIter, strum::IntoStaticStr, strum::Display)]
 #[strum(serialize_all = "kebab-case")]
 pub enum LifetimeSource {
     /// A `ttl` rule of the policy.

@@ -50,6 +50,11 @@ impl Key {
         Self { hash: xxh3_128_with_seed(text.as_bytes(), seed), text: text.into() }
     }
 
+    /// The key with this text, as a tier kept it.
+    pub fn restored(seed: u64, text: &str) -> Self {
+        Self { hash: xxh3_128_with_seed(text.as_bytes(), seed), text: text.into() }
+    }
+
     /// The seeded hash of the text. A hit compares the text too.
     pub fn hash(&self) -> u128 {
         self.hash

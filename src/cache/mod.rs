@@ -25,6 +25,7 @@ mod coding;
 mod conditional;
 mod date;
 mod directives;
+mod encoded;
 mod freshness;
 mod groups;
 mod invalidate;

@@ -83,6 +83,11 @@ impl VariantKey {
         *vary != Vary::Star && same && rest.is_empty()
     }
 
+    /// What [`VariantKey::as_bytes`] gave, as a tier kept it.
+    pub fn restored(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

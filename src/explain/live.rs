@@ -25,7 +25,7 @@ use crate::{
         asking::{Asking, Sought},
         decision::{Looked, Step},
     },
-    store::{Found, Lookup, Store, Stored},
+    store::{Found, Lookup, Store, Stored, Variant},
 };
 
 /// Variants that are told; a policy allows no more than some dozens.
@@ -95,13 +95,15 @@ struct Seen {
 ///
 /// # Errors
 /// When there is no such request.
-pub fn live(scene: Scene<'_>, node: &Node<'_>, ask: &Ask, now: SystemTime) -> Result<Explanation, AskError> {
+pub async fn live(scene: Scene<'_>, node: &Node<'_>, ask: &Ask, now: SystemTime) -> Result<Explanation, AskError> {
     let mut walk = Walk::new(scene, ask)?;
     let cached = match walk.until_key(node.is_stopped) {
         Ok(cached) => cached,
         Err(outcome) => return Ok(walk.ended(outcome)),
     };
     let request = walk.taken.request.fields.clone();
+    let variants = node.store.variants(&cached.key).await;
+    let looked = lookup(&variants, &request);
     let method = walk.taken.request.method.clone();
     let query = walk.taken.request.target.query().map(str::to_owned);
     let nothing = HeaderMap::new();
@@ -118,7 +120,7 @@ pub fn live(scene: Scene<'_>, node: &Node<'_>, ask: &Ask, now: SystemTime) -> Re
         telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
         Err(Unanswered::because(Standing::default(), Outcome::Fetched))
     } else {
-        match store.lookup(key, &request) {
+        match looked {
             Lookup::Found(stored) => {
                 found = stored;
                 facts = changes::facts_of(facts, &found.stored.meta, now);
@@ -135,7 +137,7 @@ pub fn live(scene: Scene<'_>, node: &Node<'_>, ask: &Ask, now: SystemTime) -> Re
     };
     let holding = seen.holding.as_deref();
     let sought = Sought { policy, key, vary: seen.vary.as_ref(), holding, whole_only: false };
-    let told = told(store, &sought, sought.fill_id(&asking.ask_for(&sought), &request), &request, now);
+    let told = told(store, &variants, sought.fill_id(&asking.ask_for(&sought), &request), &request, now);
     let outcome = answers.unwrap_or_else(|unanswered| {
         if told.failing
             && node.is_trusted
@@ -209,11 +211,20 @@ fn examine(
     answers
 }
 
+/// What the store answers to a request where these are the variants.
+fn lookup(variants: &[Variant], request: &HeaderMap) -> Lookup {
+    let selected = variants.iter().find(|variant| variant.found.stored.is_selected_by(request));
+    match (selected, variants.first()) {
+        (Some(variant), _) => Lookup::Found(variant.found.clone()),
+        (None, Some(newest)) => Lookup::VaryMiss(newest.found.stored.meta.vary().clone()),
+        (None, None) => Lookup::Miss,
+    }
+}
+
 /// `id`: of the fetch that would bring what is sought.
-fn told(store: &Store, sought: &Sought<'_>, id: u128, request: &HeaderMap, now: SystemTime) -> StoreTold {
-    let variants = store.variants(sought.key).into_iter().take(VARIANTS_MAX);
+fn told(store: &Store, variants: &[Variant], id: u128, request: &HeaderMap, now: SystemTime) -> StoreTold {
     StoreTold {
-        variants: variants.map(|found| variant(&found, request, now)).collect(),
+        variants: variants.iter().take(VARIANTS_MAX).map(|found| variant(found, request, now)).collect(),
         fill_runs: store.is_filling(id),
         uncollapsible: store.is_uncollapsible(id, Instant::now()),
         failing: store.is_failing(id, Instant::now()),
@@ -221,8 +232,9 @@ fn told(store: &Store, sought: &Sought<'_>, id: u128, request: &HeaderMap, now: 
     }
 }
 
-fn variant(found: &Found, request: &HeaderMap, now: SystemTime) -> VariantTold {
-    let (stored, purged) = (&found.stored, found.soft_purged);
+fn variant(variant: &Variant, request: &HeaderMap, now: SystemTime) -> VariantTold {
+    let Variant { found: Found { stored, soft_purged: purged }, tier } = variant;
+    let purged = *purged;
     let meta = &stored.meta;
     let lifetime = meta.lifetime();
     VariantTold {
@@ -235,7 +247,7 @@ fn variant(found: &Found, request: &HeaderMap, now: SystemTime) -> VariantTold {
         lifetime: lifetime.duration.as_secs(),
         source: lifetime.source.into(),
         ttl: purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged)),
-        tier: "memory",
+        tier,
         surrogate_keys: meta.surrogate_keys().iter().map(|key| key.as_str().to_owned()).collect(),
         position: stored.position,
         purged: purged.map(|_| "soft"),

@@ -95,6 +95,8 @@ impl Fleet {
     /// Says how far this node is, and learns how far the log is.
     pub(super) async fn beat(&self, link: &Link, sink: &dyn Sink, takes_over: &str) -> Result<Beaten, Error> {
         let place = self.place().clone();
+        // To say how far this node is acknowledges what is before.
+        sink.made_durable().await;
         // A card of texts and a word always serialises.
         let card = serde_json::to_string(&self.card).unwrap_or_default();
         let fresh = chance();
@@ -123,6 +125,7 @@ impl Fleet {
                     }
                     sink.forget_all();
                     *present = Place { epoch, n, id };
+                    present.tell(sink);
                     drop(present);
                     self.applied.send_replace(());
                 }

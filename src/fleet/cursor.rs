@@ -5,13 +5,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::Order;
+use serde::{Deserialize, Serialize};
+
+use super::{Order, Sink};
 
 /// An entry of the log as Redis gives it: the stream id, then names and values.
 pub(super) type Raw = (String, HashMap<String, Vec<u8>>);
 
 /// The last entry that was applied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Empty: none yet.
     pub(super) epoch: String,
@@ -52,6 +54,12 @@ impl Place {
         } else {
             Next::Gap
         }
+    }
+
+    /// Has it kept beside what is stored.
+    pub(super) fn tell(&self, sink: &dyn Sink) {
+        // Two texts and a number always serialise.
+        sink.reached(&serde_json::to_string(self).unwrap_or_default());
     }
 
     pub(super) fn advance(&mut self, entry: &Entry) {

@@ -67,6 +67,7 @@ impl Fleet {
         if entry.n > place.n {
             sink.forget_all();
             place.advance(entry);
+            place.tell(sink);
         }
         drop(place);
         self.applied.send_replace(());
@@ -81,6 +82,7 @@ impl Fleet {
                 sink.apply(&entry.order, entry.at);
             }
             place.advance(entry);
+            place.tell(sink);
             drop(place);
             // An own one is counted where it is issued: it may act long before it has a place.
             if entry.node != self.card.id {

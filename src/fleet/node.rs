@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
@@ -30,6 +31,11 @@ pub trait Sink: Send + Sync {
     fn apply(&self, order: &Order, at: SystemTime);
     /// Orders may have been missed: what was stored until now counts as purged.
     fn forget_all(&self);
+    /// This node's place in the log, behind everything that was applied: a later process that has kept what is stored goes on from
+    /// there.
+    fn reached(&self, place: &str);
+    /// Returns when what was applied until now holds for later processes of this node too.
+    fn made_durable(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What a node tells of itself.
@@ -128,8 +134,8 @@ pub(super) struct Link {
 }
 
 impl Fleet {
-    /// Connects to nothing yet. `started` is now.
-    pub fn new(config: Config, mut card: NodeCard, metrics: &Metrics, started: Instant) -> Self {
+    /// Connects to nothing yet. `started` is now; `reached` is what an earlier process of this node told its [`Sink`] last, if what it stored is still there.
+    pub fn new(config: Config, mut card: NodeCard, reached: Option<&str>, metrics: &Metrics, started: Instant) -> Self {
         card.when_cut_off = config.when_cut_off;
         let link = config.redis.as_ref().map(|redis| Link {
             commands: Redis::new(redis, "fleet", Purpose::Commands, metrics),
@@ -144,7 +150,8 @@ impl Fleet {
             card,
             config,
             link,
-            place: Mutex::default(),
+            // Without a place, or with one that cannot be read, everything counts as purged.
+            place: Mutex::new(reached.and_then(|place| serde_json::from_str(place).ok()).unwrap_or_default()),
             applied: watch::Sender::new(()),
             standing: watch::Sender::new(standing),
             joined: AtomicBool::new(false),

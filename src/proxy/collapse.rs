@@ -107,7 +107,7 @@ impl Exchange<'_> {
                     }
                     // Some of its body was evicted in this very moment: fetch that.
                     wanted.stale = None;
-                    wanted.holding = self.edge.store.found(&wanted.key, &self.request.fields);
+                    wanted.holding = self.edge.store.found(&wanted.key, &self.request.fields).await;
                     collapse = false;
                 }
                 // Another variant is coming: those who want this one share a fetch of their own.

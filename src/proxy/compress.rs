@@ -92,7 +92,7 @@ impl Job {
     /// Makes the copy; what came of it.
     fn run(&self, edge: &Edge) -> &'static str {
         let length = self.stored.body.length();
-        let Some(pieces) = edge.store.bytes(&self.stored, 0..length) else { return "evicted" };
+        let Some(pieces) = edge.store.in_memory(&self.stored) else { return "evicted" };
         match catch_unwind(AssertUnwindSafe(|| encode(self.coding, &pieces, length))) {
             Ok(Ok(coded)) if is_worth(&coded, length) => {
                 edge.store.put_coded(&self.stored, self.coding, &coded);
@@ -187,7 +187,7 @@ mod tests {
 
     fn stored() -> Arc<Stored> {
         let memory = Memory { size: 1024 * 1024, object_max: 1024 * 1024 };
-        let store = Store::new(&Config { memory }, 1, &Metrics::new());
+        let store = Store::open(&Config { memory, disk: None }, 1, &Metrics::new()).expect("there is no folder");
         let (nothing, policy) =
             (HeaderMap::new(), Policy { default_ttl: Some(Duration::from_secs(60)), ..Policy::default() });
         let request = RequestView { method: &Method::GET, fields: &nothing };

@@ -77,7 +77,7 @@ impl Exchange<'_> {
         let mut parts = Vec::new();
         if !is_empty && matches!(stored.body, Body::Parts(_)) {
             for range in selection.ranges(length) {
-                match self.edge.store.bytes(stored, range) {
+                match self.edge.store.hold(stored, range) {
                     Some(pieces) => parts.push(pieces),
                     None => {
                         self.decide(Step::Evicted);
@@ -106,7 +106,11 @@ impl Exchange<'_> {
                     }
                     (Stretch::Of(_), Body::Parts(_)) => {
                         for piece in parts.next().into_iter().flatten() {
-                            sink.body(piece).await?;
+                            let Some(bytes) = self.edge.store.bytes(stored, &piece).await else {
+                                self.cut_off(sink, "body-broken").await;
+                                return Ok(true);
+                            };
+                            sink.body(bytes).await?;
                         }
                     }
                 }
@@ -197,15 +201,21 @@ impl Exchange<'_> {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, target = self.request.target.path_and_query(), "an answer was cut off");
-                    self.trace.error = Some("body-broken");
-                    // What came is the client's, also where the rest does not come.
-                    let _ = sink.flush().await;
-                    sink.abort();
+                    tracing::debug!(%error, "a body broke off");
+                    self.cut_off(sink, "body-broken").await;
                     return Ok(false);
                 }
             }
         }
+    }
+
+    /// Ends an answer whose head has been sent so that the client sees that it is not whole.
+    pub async fn cut_off<S: ResponseSink>(&mut self, sink: &mut S, reason: &'static str) {
+        tracing::warn!(reason, target = self.request.target.path_and_query(), "an answer was cut off");
+        self.trace.error = Some(reason);
+        // What came is the client's, also where the rest does not come; it may be gone.
+        let _ = sink.flush().await;
+        sink.abort();
     }
 
     /// Answers with an error of ours.

@@ -208,7 +208,7 @@ impl Exchange<'_> {
         let body = match &stored.body {
             _ if !is_get || without_body(stored.meta.status) => Pieces::None,
             Body::Inline(bytes) => Pieces::One(bytes.clone()),
-            Body::Parts(_) => Pieces::Many(self.edge.store.bytes(stored, 0..stored.body.length())?),
+            Body::Parts(_) => Pieces::Many(self.edge.store.in_memory(stored)?),
         };
         Some((Arc::clone(stored), body, now))
     }

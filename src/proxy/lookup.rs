@@ -57,6 +57,8 @@ pub enum Ahead {
     Aside,
     /// It was looked up.
     Looked(Look),
+    /// Memory has nothing for it, and a tier below may.
+    Below(Look),
 }
 
 /// What a look in the store found out.
@@ -169,6 +171,11 @@ impl Exchange<'_> {
         };
         let Look { key, directives, findings } = match ahead {
             Ahead::Looked(look) => look,
+            Ahead::Below(mut look) => {
+                let looked = self.edge.store.find(&look.key, &self.request.fields).await;
+                look.findings = self.judge(&look.directives, policy, looked);
+                look
+            }
             Ahead::Aside => {
                 let request = self.origin_request(route, pool, sticky);
                 return self.pass(pool, request, body, sink).await;
@@ -227,7 +234,12 @@ impl Exchange<'_> {
             self.decide(Step::Refresh);
             Findings::default()
         } else {
-            self.look(&key, &directives, policy)
+            match self.edge.store.lookup(&key, &self.request.fields) {
+                Lookup::VaryMiss(_) | Lookup::Miss if self.edge.store.is_below(&key) => {
+                    return Ahead::Below(Look { key, directives, findings: Findings::default() });
+                }
+                looked => self.judge(&directives, policy, looked),
+            }
         };
         Ahead::Looked(Look { key, directives, findings })
     }
@@ -265,16 +277,18 @@ impl Exchange<'_> {
         wanted: &mut Wanted,
         sink: &mut S,
     ) -> Result<bool, ClientGone> {
-        let findings = self.look(&wanted.key, &wanted.directives, &wanted.policy);
+        // In every tier.
+        let looked = self.edge.store.find(&wanted.key, &self.request.fields).await;
+        let findings = self.judge(&wanted.directives, &wanted.policy, looked);
         match wanted.note(findings) {
             Some(usable) => self.answer_with(wanted, usable, sink).await,
             None => Ok(false),
         }
     }
 
-    /// Looks in the store: what is there, and why it does not answer.
-    fn look(&mut self, key: &Key, directives: &RequestDirectives, policy: &Policy) -> Findings {
-        let found = match self.edge.store.lookup(key, &self.request.fields) {
+    /// What was looked up is for this request: why it answers, or why not.
+    fn judge(&mut self, directives: &RequestDirectives, policy: &Policy, looked: Lookup) -> Findings {
+        let found = match looked {
             Lookup::Found(found) => found,
             Lookup::VaryMiss(vary) => {
                 self.decide(Step::Lookup(Looked::VaryMiss));

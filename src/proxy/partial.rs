@@ -168,10 +168,7 @@ impl Exchange<'_> {
                 Stretch::Text(text) => sink.body(text).await?,
                 Stretch::Of(range) => {
                     if let Err(reason) = self.send_range(sink, &mut assembly, range).await? {
-                        tracing::warn!(reason, target = self.request.target.path_and_query(), "an answer was cut off");
-                        self.trace.error = Some(reason);
-                        let _ = sink.flush().await;
-                        sink.abort();
+                        self.cut_off(sink, reason).await;
                         return Ok(());
                     }
                 }
@@ -201,9 +198,9 @@ impl Exchange<'_> {
                 }
                 continue;
             }
-            let stored = self.same_stored(assembly);
+            let stored = self.same_stored(assembly).await;
             let until = match &stored {
-                Some(stored) => match self.edge.store.read(stored, at) {
+                Some(stored) => match self.edge.store.read(stored, at).await {
                     Read::Bytes(piece) => {
                         let piece = piece.slice(..within(range.end - at, &piece));
                         at += piece.len() as u64;
@@ -228,8 +225,8 @@ impl Exchange<'_> {
     }
 
     /// What is stored now of the representation that is being sent.
-    fn same_stored(&self, assembly: &Assembly<'_>) -> Option<Arc<Stored>> {
-        let found = self.edge.store.found(&assembly.wanted.key, &self.request.fields)?;
+    async fn same_stored(&self, assembly: &Assembly<'_>) -> Option<Arc<Stored>> {
+        let found = self.edge.store.found(&assembly.wanted.key, &self.request.fields).await?;
         let same =
             found.stored.body.length() == assembly.length && cache::same_entity(&found.stored.meta, assembly.meta);
         same.then_some(found.stored)
@@ -266,7 +263,7 @@ impl Exchange<'_> {
                 span.covers(&(missing.start..missing.start + 1)).then(|| Current::new(span, reader))
             }
             Outcome::Changed => {
-                if let Some(stored) = self.same_stored(assembly) {
+                if let Some(stored) = self.same_stored(assembly).await {
                     self.edge.store.remove(&stored);
                 }
                 None

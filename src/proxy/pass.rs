@@ -64,7 +64,7 @@ impl Exchange<'_> {
             };
             match fetch::fetch(self.edge, pool, &request, &payload, &mut ToClient(sink)).await {
                 Ok(response) => {
-                    self.after_answer(&response, &request);
+                    self.after_answer(&response, &request).await;
                     let rest = self.deliver_origin(sink, response).await?;
                     rest.release(self.edge);
                     Ok(())
@@ -135,7 +135,7 @@ impl Exchange<'_> {
         let mut seen = seen;
         seen.status = Some(head.status.as_u16());
         let response = fetch::respond(head, times, from, lease, request.timeouts, started, seen);
-        self.after_answer(&response, &request);
+        self.after_answer(&response, &request).await;
         let mut cut_short = false;
         let rest = {
             let mut answer = std::pin::pin!(self.deliver_origin(sink, response));
@@ -174,25 +174,25 @@ impl Exchange<'_> {
     }
 
     /// What the answer to a request past the cache means for what is stored.
-    fn after_answer<R>(&mut self, response: &OriginResponse<R>, request: &OriginRequest) {
+    async fn after_answer<R>(&mut self, response: &OriginResponse<R>, request: &OriginRequest) {
         let Some(route) = self.trace.route.clone() else { return };
         if request.method == Method::HEAD {
             // What is asked aside of the cache says nothing of what is stored for all.
             if request.is_shared {
-                self.freshen_by_head(&route, response);
+                self.freshen_by_head(&route, response).await;
             }
         } else if !cache::is_safe(&request.method) {
-            self.invalidate(response.status, &response.fields);
+            self.invalidate(response.status, &response.fields).await;
         }
     }
 
     /// A HEAD's answer says whether what is stored is still it (RFC 9111 4.3.5).
-    fn freshen_by_head<R>(&self, route: &Route, response: &OriginResponse<R>) {
+    async fn freshen_by_head<R>(&self, route: &Route, response: &OriginResponse<R>) {
         let Some(policy) = &route.cache else { return };
         let key = self.key(policy);
         let narrowed = policy.for_path(self.request.target.path());
         let policy = narrowed.as_ref().unwrap_or(policy);
-        let Lookup::Found(found) = self.edge.store.lookup(&key, &self.request.fields) else { return };
+        let Lookup::Found(found) = self.edge.store.find(&key, &self.request.fields).await else { return };
         let request = RequestView { method: &self.request.method, fields: &self.request.fields };
         let head = ResponseView { status: response.status, fields: &response.fields, complete_length: response.length };
         let stored = &found.stored;
@@ -210,7 +210,7 @@ impl Exchange<'_> {
 
     /// An unsafe request that did not fail makes invalid what it may have changed (RFC 9111 4.4), and any one the groups that its
     /// answer names (RFC 9875 3).
-    fn invalidate(&self, status: StatusCode, fields: &HeaderMap) {
+    async fn invalidate(&self, status: StatusCode, fields: &HeaderMap) {
         let request = &self.request;
         let target = cache::Target {
             scheme: request.scheme.as_str().to_owned(),
@@ -229,7 +229,10 @@ impl Exchange<'_> {
         }
         let groups = cache::invalidated_groups(&request.method, fields);
         let groups = groups.iter().map(|group| cache::group_text(&target.origin(), group));
-        self.edge.invalidate(urls, groups.collect());
+        if self.edge.invalidate(urls, groups.collect()) {
+            // Where that fails a later process trusts nothing that is stored now.
+            let _ = self.edge.store.durable().await;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     fleet::{Acknowledged, Issued, Order, Sink, Url},
-    store::{Counted, Failure, PurgeOrder, PurgeTarget},
+    store::{Counted, Effort, Failure, PurgeOrder, PurgeTarget},
     telemetry::diagnostics::AUDIT,
 };
 
@@ -86,7 +87,7 @@ impl Edge {
     }
 
     async fn purge_for(self: &Arc<Self>, order: &Order, wait: Option<Duration>, token: &str) -> Receipt {
-        let counted = self.count(order).await;
+        let counted = self.count(order, Effort::Quick).await;
         let id = self.fleet.next_id();
         let issued = self.fleet.issue(&id, order, self.clock.now(), self.as_ref()).await;
         self.fleet.history().count(&id, counted.map(|counted| (counted.matched, counted.bytes)));
@@ -96,24 +97,30 @@ impl Edge {
             (Issued::Unreachable, _) => Acknowledged { complete: false, ..self.fleet.acknowledged_here() },
             _ => self.fleet.acknowledged_here(),
         };
+        // Acknowledged here is what a later process knows of too.
+        let durable = self.store.durable().await;
+        let acknowledged = Acknowledged { complete: acknowledged.complete && durable, ..acknowledged };
         Receipt { id, counted, issued, acknowledged }
     }
 
     /// What an order would match, as far as that is counted. Walks the store, beside the workers.
-    pub async fn count(self: &Arc<Self>, order: &Order) -> Option<Counted> {
+    pub async fn count(self: &Arc<Self>, order: &Order, effort: Effort) -> Option<Counted> {
         let (edge, order) = (Arc::clone(self), self.named(order));
         // Counting that breaks off has counted nothing.
-        tokio::task::spawn_blocking(move || edge.store.count(&order)).await.ok().flatten()
+        tokio::task::spawn_blocking(move || edge.store.count(&order, effort)).await.ok().flatten()
     }
 
     /// What a client's request made invalid (RFC 9111 4.4, RFC 9875 3): here at once, in the fleet as soon as it is told.
-    pub fn invalidate(&self, urls: Vec<Url>, groups: Vec<String>) {
+    /// False where that was nothing.
+    pub fn invalidate(&self, urls: Vec<Url>, groups: Vec<String>) -> bool {
         let order = Order { urls, groups, by_client: true, ..Order::default() };
-        if !order.is_empty() {
-            let now = self.clock.now();
-            self.apply(&order, now);
-            self.fleet.tell(order, now);
+        if order.is_empty() {
+            return false;
         }
+        let now = self.clock.now();
+        self.apply(&order, now);
+        self.fleet.tell(order, now);
+        true
     }
 
     /// An order as this node's store knows things: by hashes, and by what its routes make of URLs.
@@ -170,6 +177,17 @@ impl Sink for Edge {
     fn forget_all(&self) {
         self.store.forget_all();
         self.reclaim.notify_one();
+    }
+
+    fn reached(&self, place: &str) {
+        self.store.note_place(place);
+    }
+
+    fn made_durable(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // Where it is not, a later process finds this node's place before it and reads it again.
+            let _ = self.store.durable().await;
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::{self, Arrival, Meta, Policy, Reason, RequestDirectives, RequestView, ResponseView, Span, VariantKey},
-    store::{Broken, Coming, Failure, Fill, Found, Outcome, Place, Reader},
+    store::{Broken, Coming, Failure, Fill, Found, Outcome, Place, Reader, Writing},
     telemetry::RouteMetrics,
     upstream::Pool,
     wire::Framing,
@@ -248,7 +248,7 @@ impl Refill {
     /// Anything but a 304: into the store if the law allows, else to the one client that asked.
     async fn store(&mut self, response: OriginResponse) {
         let now = self.edge.clock.now();
-        if response.status.is_server_error() && self.covers_error(now) {
+        if response.status.is_server_error() && self.covers_error(now).await {
             let failure = Failure { status: response.status, error: "http_response_incomplete" };
             self.failed(failure, response.seen.clone());
             return;
@@ -289,10 +289,12 @@ impl Refill {
 
     /// Is there something stored that an error must not replace (contract: Stale)? Also where it was not to be validated:
     /// it lacked a part, or was not looked at.
-    fn covers_error(&self, now: SystemTime) -> bool {
-        let stored = || self.edge.store.found(&self.place.key, &self.selecting);
-        let validating = self.validating.as_ref().and_then(|found| self.edge.store.again(found));
-        validating.or_else(stored).is_some_and(|found| {
+    async fn covers_error(&self, now: SystemTime) -> bool {
+        let found = match self.validating.as_ref().and_then(|found| self.edge.store.again(found)) {
+            Some(found) => Some(found),
+            None => self.edge.store.found(&self.place.key, &self.selecting).await,
+        };
+        found.is_some_and(|found| {
             let anyone = RequestDirectives::default();
             cache::may_answer_error(&found.stored.meta, &anyone, &self.policy, now, found.soft_purged)
         })
@@ -338,6 +340,7 @@ impl Refill {
         self.tell(response.seen, Own::Head(response.fields));
         let mut body = response.body;
         let mut storing = true;
+        let mut writing = None;
         let mut length: u64 = 0;
         loop {
             if !self.fill.room().await {
@@ -347,11 +350,19 @@ impl Refill {
             match body.next().await {
                 Ok(pieces) if pieces.is_empty() => break,
                 Ok(pieces) => {
+                    let mut follows = true;
                     for piece in pieces {
                         length += piece.len() as u64;
+                        if let Some(writing) = &mut writing {
+                            follows &= self.edge.store.write(writing, &self.fill, &piece);
+                        }
                         self.fill.push(piece);
                     }
-                    if storing && length > self.object_max() {
+                    let is_stored = storing && length <= self.object_max();
+                    if is_stored && writing.is_none() && length > self.edge.store.gathered_max() {
+                        (writing, follows) = self.write_through(span.as_ref());
+                    }
+                    if storing && (!is_stored || !follows) {
                         storing = false;
                         self.fill.give_up_storing();
                         self.metrics.refusal(Reason::TooLarge.as_str());
@@ -367,11 +378,16 @@ impl Refill {
                 }
             }
         }
-        if storing && let Some(chunks) = self.fill.collected() {
+        let is_whole = span.is_none_or(|span| length == span.end - span.start);
+        if let Some(writing) = writing.filter(|_| storing && is_whole) {
+            let store = &self.edge.store;
+            self.fill.finish(Ok(()));
+            store.publish_written(self.place.clone(), meta, variant, span.as_ref(), writing, &self.fill).await;
+        } else if storing && let Some(chunks) = self.fill.collected() {
             match span {
                 None => _ = self.edge.store.publish(self.place.clone(), meta, variant, &chunks),
-                Some(span) if length == span.end - span.start => {
-                    self.edge.store.publish_part(self.place.clone(), meta, variant, &span, &chunks);
+                Some(span) if is_whole => {
+                    self.edge.store.publish_part(self.place.clone(), meta, variant, &span, &chunks).await;
                 }
                 // Not the bytes that the head spoke of.
                 Some(_) => {}
@@ -379,5 +395,14 @@ impl Refill {
         }
         self.fill.finish(Ok(()));
         body.release(&self.edge);
+    }
+
+    /// What has come is too large for memory: it goes to the tier below, and all that comes. Says whether that could follow.
+    fn write_through(&self, span: Option<&Span>) -> (Option<Writing>, bool) {
+        let Some(chunks) = self.fill.collected() else { return (None, false) };
+        let store = &self.edge.store;
+        let mut writing = store.write_through(&self.fill, span.map_or(0, |span| span.start));
+        let follows = chunks.iter().fold(true, |follows, chunk| follows & store.write(&mut writing, &self.fill, chunk));
+        (Some(writing), follows)
     }
 }

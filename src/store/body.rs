@@ -2,7 +2,12 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+/// A body up to this size lies beside its head; a larger one is cut into parts.
+pub const INLINE_MAX: u64 = 64 * 1024;
+/// The unit of large bodies.
+pub const PART_BYTES: usize = 1024 * 1024;
 
 /// Parts of one body beyond what a whole one needs; who asks for more scattered ranges is served, but they are not kept.
 const SCATTERED_MAX: u64 = 256;
@@ -25,7 +30,7 @@ pub struct Parts {
     parts: Arc<[Part]>,
 }
 
-/// Some bytes of a body: at most [`PART_BYTES`](super::PART_BYTES).
+/// Some bytes of a body: at most [`PART_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Its name in the memory tier: unique in this process.
@@ -69,7 +74,7 @@ impl Parts {
 
     /// Would parts in all of `gaps` not be too many?
     pub fn has_room_for(&self, gaps: &[Range<u64>]) -> bool {
-        let part = super::PART_BYTES as u64;
+        let part = PART_BYTES as u64;
         let more: u64 = gaps.iter().map(|gap| (gap.end - gap.start).div_ceil(part)).sum();
         self.parts.len() as u64 + more <= self.length.div_ceil(part) + SCATTERED_MAX
     }
@@ -79,6 +84,18 @@ impl Parts {
         let mut parts: Vec<_> = self.parts.iter().copied().chain(newer).collect();
         parts.sort_unstable_by_key(|part| part.start);
         Self::new(self.length, parts)
+    }
+
+    /// With `newer`, in order, in the place of what they lie over; `None` where that would be too many.
+    pub fn under(&self, newer: &[Part]) -> Option<Self> {
+        let is_over = |old: &Part| {
+            let next = newer.partition_point(|part| part.end() <= old.start);
+            newer.get(next).is_some_and(|part| part.start < old.end())
+        };
+        let mut parts: Vec<_> = self.parts.iter().filter(|old| !is_over(old)).chain(newer).copied().collect();
+        parts.sort_unstable_by_key(|part| part.start);
+        let whole = self.length.div_ceil(PART_BYTES as u64);
+        (parts.len() as u64 <= whole + SCATTERED_MAX).then(|| Self::new(self.length, parts))
     }
 
     /// What of `range` no part holds.
@@ -138,6 +155,35 @@ pub fn cut(pieces: &[Bytes], range: Range<u64>) -> Vec<Bytes> {
     found
 }
 
+/// The bytes of a body in pieces of [`PART_BYTES`], the last one what is left.
+pub fn each_part(chunks: &[Bytes], mut each: impl FnMut(Bytes)) {
+    let mut part = BytesMut::new();
+    for chunk in chunks {
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            if part.capacity() == 0 {
+                part.reserve(PART_BYTES);
+            }
+            let take = rest.len().min(PART_BYTES - part.len());
+            part.extend_from_slice(&rest[..take]);
+            rest = &rest[take..];
+            if part.len() == PART_BYTES {
+                each(std::mem::take(&mut part).freeze());
+            }
+        }
+    }
+    if !part.is_empty() {
+        each(Bytes::copy_from_slice(&part));
+    }
+}
+
+/// All of it in one piece.
+pub fn joined(chunks: &[Bytes], length: u64) -> Bytes {
+    let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+    whole.freeze()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +212,13 @@ mod tests {
         let more = parts.with(gaps.into_iter().map(|gap| part(gap.start, gap.end)));
         assert_eq!(more.all(), [part(0, 2), part(2, 5), part(5, 10)]);
         assert!(Body::Parts(more).is_whole());
+    }
+
+    #[test]
+    fn what_has_been_written_takes_the_place_of_what_it_lies_over() {
+        let parts = Parts::new(30, vec![part(0, 5), part(5, 10), part(20, 25)]);
+        let more = parts.under(&[part(4, 8), part(8, 12), part(25, 30)]).expect("few");
+        assert_eq!(more.all(), [part(4, 8), part(8, 12), part(20, 25), part(25, 30)]);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Stored {
 impl Store {
     /// Keeps `coded` as the copy of `stored` in this coding, if that is still stored.
     pub fn put_coded(&self, stored: &Arc<Stored>, coding: Coding, coded: &Bytes) {
-        let body = self.memory.keep_body(std::slice::from_ref(coded), coded.len() as u64);
+        let body = self.keep_in_memory(coded);
         let copy = Arc::new(stored.copy(coding, body));
         stored.copies.change(coding, |_| Some(Made::Here(Arc::clone(&copy))));
         if !self.memory.weigh_again(stored) {

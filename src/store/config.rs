@@ -1,9 +1,12 @@
 //! What the store is told by `store` in the configuration.
 
-/// `store`: the tiers. Memory alone for now.
+use super::disk;
+
+/// `store`: the tiers.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub memory: Memory,
+    pub disk: Option<disk::Config>,
 }
 
 /// `store.memory`

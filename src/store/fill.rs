@@ -1,8 +1,9 @@
 //! A fill: one fetch in progress that any number of readers share.
 //!
 //! The fetch runs in a task of its own. It never waits for a reader while what it brings will be stored, it outlives
-//! its client, and it fails alone: readers see the error, never a short body. What turns out too large to store is
-//! kept only within [`BEHIND_MAX`] of the fastest reader, and then the fetch does wait for that reader.
+//! its client, and it fails alone: readers see the error, never a short body. What is too large for memory is written to a
+//! lower tier while it comes, and who is behind reads it there. What turns out too large to store is kept only within
+//! [`BEHIND_MAX`] of the fastest reader, and then the fetch does wait for that reader.
 
 use std::{
     collections::VecDeque,
@@ -14,11 +15,14 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::Notify;
 
-use super::Stored;
+use super::{Part, Stored, below::Below};
 use crate::cache::{Meta, Reason, Span, VariantKey};
 
 /// What a body that is not going to be stored may hold in memory; a reader further behind is cut off.
 pub const BEHIND_MAX: u64 = 16 * 1024 * 1024;
+
+/// What of a body may wait to be written to a lower tier; one that is further behind does without it.
+pub const UNWRITTEN_MAX: u64 = 64 * 1024 * 1024;
 
 /// How the head of the answer turned out.
 #[derive(Debug, Clone)]
@@ -86,6 +90,27 @@ pub struct Fill {
     read: Notify,
 }
 
+/// A body that is written to a lower tier while it comes.
+#[derive(Debug)]
+struct Through {
+    below: Arc<Below>,
+    /// Where in the representation the first byte of this fill is.
+    start: u64,
+    parts: Vec<Part>,
+    /// How many of them are there.
+    written: usize,
+}
+
+impl Through {
+    /// Offset in the fill to which everything can be read below.
+    fn end(&mut self) -> u64 {
+        while self.parts.get(self.written).is_some_and(|part| self.below.holds(part)) {
+            self.written += 1;
+        }
+        self.parts[..self.written].last().map_or(0, |part| part.end() - self.start)
+    }
+}
+
 #[derive(Debug)]
 struct State {
     outcome: Option<Outcome>,
@@ -97,6 +122,7 @@ struct State {
     end: Option<Result<(), Broken>>,
     /// Does what comes go into the store?
     storing: bool,
+    through: Option<Through>,
     readers: usize,
     /// How far the fastest reader is.
     fastest: u64,
@@ -116,6 +142,7 @@ impl Fill {
                 len: 0,
                 end: None,
                 storing: true,
+                through: None,
                 readers: 0,
                 fastest: 0,
                 second_writer: None,
@@ -144,9 +171,27 @@ impl Fill {
         state.chunks.push_back(piece);
         if !state.storing {
             state.forget_behind();
+        } else if state.through.is_some() {
+            state.forget_written();
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// The body is too large for memory: from now on it is forgotten here as far as it can be read below. `start` is where in the
+    /// representation it begins.
+    pub fn write_through(&self, below: Arc<Below>, start: u64) {
+        self.lock().through = Some(Through { below, start, parts: Vec::new(), written: 0 });
+    }
+
+    /// A part of it has been given to the lower tier. False when too much waits there, or was not taken.
+    pub fn note_part(&self, part: Part) -> bool {
+        let mut state = self.lock();
+        let len = state.len;
+        let Some(through) = &mut state.through else { return false };
+        through.parts.push(part);
+        // What is noted may not have been pushed yet.
+        len.saturating_sub(through.end()) <= UNWRITTEN_MAX
     }
 
     /// The body is not going to be stored after all: from now on only what readers may need is kept.
@@ -225,7 +270,15 @@ impl Fill {
 
 impl State {
     fn forget_behind(&mut self) {
-        let keep_from = self.fastest.saturating_sub(BEHIND_MAX);
+        self.forget_to(self.fastest.saturating_sub(BEHIND_MAX));
+    }
+
+    fn forget_written(&mut self) {
+        let written = self.through.as_mut().map_or(0, Through::end);
+        self.forget_to(written.min(self.len.saturating_sub(BEHIND_MAX)));
+    }
+
+    fn forget_to(&mut self, keep_from: u64) {
         while let Some(first) = self.chunks.front()
             && self.base + first.len() as u64 <= keep_from
         {
@@ -300,6 +353,9 @@ impl Reader {
             let notified = fill.changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
+            if let Some((below, part, skip)) = self.behind() {
+                return self.read_below(&below, part, skip).await;
+            }
             if let Some(result) = self.ready() {
                 return result;
             }
@@ -307,11 +363,29 @@ impl Reader {
         }
     }
 
-    /// The next pieces if there are any now, or the end.
+    /// The part below that what comes next lies in, and how far in it, where it is no longer here.
+    fn behind(&self) -> Option<(Arc<Below>, Part, usize)> {
+        let state = self.fill.lock();
+        let through = state.through.as_ref().filter(|_| self.at < state.base)?;
+        let at = through.start + self.at;
+        let part = through.parts.get(through.parts.partition_point(|part| part.end() <= at))?;
+        Some((Arc::clone(&through.below), *part, usize::try_from(at.checked_sub(part.start)?).ok()?))
+    }
+
+    async fn read_below(&mut self, below: &Below, part: Part, skip: usize) -> Result<Vec<Bytes>, Broken> {
+        let held = below.hold(&part).ok_or(Broken::TooSlow)?;
+        let bytes = below.read(&part, &held).await.ok_or(Broken::TooSlow)?;
+        let bytes = bytes.slice(skip..);
+        self.at += bytes.len() as u64;
+        Ok(vec![bytes])
+    }
+
+    /// The next pieces if there are any here now, or the end.
     pub fn ready(&mut self) -> Option<Result<Vec<Bytes>, Broken>> {
         let mut state = self.fill.lock();
         if self.at < state.base {
-            return Some(Err(Broken::TooSlow));
+            // Where it is below, reading takes a moment.
+            return state.through.is_none().then_some(Err(Broken::TooSlow));
         }
         if self.at < state.len {
             let pieces = state.after(self.at, Self::PIECES_MAX);

@@ -5,24 +5,16 @@
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use moka::{notification::RemovalCause, ops::compute::Op, sync::Cache};
 use prometheus::IntCounter;
 
-use super::{Body, Part, Parts, Stored, config};
+use super::{Body, Part, Stored, config};
 use crate::telemetry::Metrics;
 
-/// A body up to this size lies beside its head; a larger one is cut into parts.
-pub const INLINE_MAX: u64 = 64 * 1024;
-/// The unit of large bodies.
-pub const PART_BYTES: usize = 1024 * 1024;
 /// What one entry costs beyond its bytes: moka's node, the `Arc`s, our structs (measured: about 600).
 const OVERHEAD: u64 = 600;
 /// Of the tier's bytes, what large bodies may take.
@@ -64,7 +56,6 @@ impl Hasher for Hashed {
 pub struct Memory {
     families: Cache<u128, Arc<Family>, BuildHasherDefault<Hashed>>,
     parts: Cache<u64, Bytes>,
-    next_part: AtomicU64,
     object_max: u64,
 }
 
@@ -92,7 +83,6 @@ impl Memory {
                 .weigher(|_, part: &Bytes| u32::try_from(part.len() as u64 + OVERHEAD).unwrap_or(u32::MAX))
                 .eviction_listener(move |_, _, cause| part_listener(cause))
                 .build(),
-            next_part: AtomicU64::new(0),
             object_max: config.object_max,
         }
     }
@@ -106,90 +96,24 @@ impl Memory {
         self.families.get(&key)
     }
 
-    /// Puts a whole body where it belongs by its size.
-    pub fn keep_body(&self, chunks: &[Bytes], length: u64) -> Body {
-        if length <= INLINE_MAX {
-            return Body::Inline(joined(chunks, length));
-        }
-        Body::Parts(Parts::new(length, self.keep_parts(chunks, 0)))
+    /// Keeps a part.
+    pub fn keep(&self, part: &Part, bytes: Bytes) {
+        self.parts.insert(part.id, bytes);
     }
 
-    /// Keeps some bytes of a body, the first of which is at `start`, as parts.
-    pub fn keep_parts(&self, chunks: &[Bytes], start: u64) -> Vec<Part> {
-        let mut parts = Vec::new();
-        let mut at = start;
-        let mut keep = |bytes: Bytes| {
-            let id = self.next_part.fetch_add(1, Ordering::Relaxed);
-            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            self.parts.insert(id, bytes);
-            parts.push(Part { id, start: at, length });
-            at += u64::from(length);
-        };
-        let mut part = BytesMut::new();
-        for chunk in chunks {
-            let mut rest = &chunk[..];
-            while !rest.is_empty() {
-                if part.capacity() == 0 {
-                    part.reserve(PART_BYTES);
-                }
-                let take = rest.len().min(PART_BYTES - part.len());
-                part.extend_from_slice(&rest[..take]);
-                rest = &rest[take..];
-                if part.len() == PART_BYTES {
-                    keep(std::mem::take(&mut part).freeze());
-                }
-            }
-        }
-        if !part.is_empty() {
-            keep(Bytes::copy_from_slice(&part));
-        }
-        parts
-    }
-
-    /// The bytes of `range`, or nothing when some of them are not here. What is given stays readable from here on.
-    pub fn bytes(&self, body: &Body, range: Range<u64>) -> Option<Vec<Bytes>> {
-        let mut pieces = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let Read::Bytes(piece) = self.read(body, at) else { return None };
-            let piece = piece.slice(..piece.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX)));
-            at += piece.len() as u64;
-            pieces.push(piece);
-        }
-        Some(pieces)
-    }
-
-    /// What is here from `at` on, which must be before the end of the body.
-    pub fn read(&self, body: &Body, at: u64) -> Read {
-        match body {
-            Body::Inline(bytes) => {
-                Read::Bytes(bytes.slice(usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len())..))
-            }
-            Body::Parts(parts) => match parts.at(at) {
-                Ok(part) => match self.parts.get(&part.id) {
-                    Some(bytes) => Read::Bytes(bytes.slice((at - part.start) as usize..)),
-                    None => Read::Hole { until: part.end() },
-                },
-                Err(until) => Read::Hole { until },
-            },
-        }
+    /// A part, if it is here.
+    pub fn part(&self, part: &Part) -> Option<Bytes> {
+        self.parts.get(&part.id)
     }
 
     /// Is this part still here?
-    pub fn holds(&self, part: &Part) -> bool {
-        self.parts.contains_key(&part.id)
+    pub fn holds(&self, part: u64) -> bool {
+        self.parts.contains_key(&part)
     }
 
-    /// To where the bytes from `at` on are here, or to where they are not. As [`Memory::read`], without counting as a use.
-    pub fn hole(&self, body: &Body, at: u64) -> Result<u64, u64> {
-        match body {
-            Body::Inline(bytes) => Ok(bytes.len() as u64),
-            Body::Parts(parts) => match parts.at(at) {
-                Ok(part) if self.holds(&part) => Ok(part.end()),
-                Ok(part) => Err(part.end()),
-                Err(until) => Err(until),
-            },
-        }
+    /// Is anything of this key here?
+    pub fn knows(&self, key: u128) -> bool {
+        self.families.contains_key(&key)
     }
 
     /// Adds a variant, replacing the one with the same selecting fields.
@@ -197,21 +121,27 @@ impl Memory {
         self.put_with(stored.key.hash(), variants_max, |_| Arc::clone(&stored));
     }
 
-    /// Adds the variant that `make` makes of those that are there, replacing the one with the same selecting fields.
-    pub fn put_with(&self, key: u128, variants_max: usize, make: impl FnOnce(&[Arc<Stored>]) -> Arc<Stored>) {
+    /// Adds the variant that `make` makes of those that are there, replacing the one with the same selecting fields. Gives it.
+    pub fn put_with(
+        &self,
+        key: u128,
+        variants_max: usize,
+        make: impl FnOnce(&[Arc<Stored>]) -> Arc<Stored>,
+    ) -> Arc<Stored> {
+        let mut made = None;
         self.families.entry(key).and_compute_with(|present| {
             let others = present.map(|entry| entry.into_value());
             let others = others.as_ref().map_or(&[][..], |family| &family.variants);
-            let stored = make(others);
+            let stored = made.insert(make(others));
             let mut variants = Vec::with_capacity(others.len() + 1);
             for other in others {
-                if other.is_same_variant(&stored) {
-                    self.forget(other, Some(&stored));
+                if other.is_same_variant(stored) {
+                    self.forget(other, Some(stored));
                 } else {
                     variants.push(Arc::clone(other));
                 }
             }
-            variants.insert(0, stored);
+            variants.insert(0, Arc::clone(stored));
             while variants.len() > variants_max {
                 if let Some(oldest) = variants.pop() {
                     self.forget(&oldest, None);
@@ -219,22 +149,38 @@ impl Memory {
             }
             Op::Put(Arc::new(Family { variants }))
         });
+        made.expect("the closure ran: a computation of the cache always asks it")
     }
 
-    /// Removes one stored response if it is still there.
-    pub fn remove(&self, stored: &Arc<Stored>) {
-        let mut removed = false;
+    /// Adds a variant as the oldest, if none like it is there and it is still wanted then.
+    pub fn put_if(&self, stored: &Arc<Stored>, variants_max: usize, is_wanted: impl FnOnce() -> bool) {
+        self.families.entry(stored.key.hash()).and_compute_with(|present| {
+            let mut variants = present.map(|entry| entry.into_value().variants.clone()).unwrap_or_default();
+            let is_there = variants.iter().any(|other| other.is_same_variant(stored));
+            if is_there || variants.len() >= variants_max || !is_wanted() {
+                return Op::Nop;
+            }
+            variants.push(Arc::clone(stored));
+            Op::Put(Arc::new(Family { variants }))
+        });
+    }
+
+    /// Removes one stored response if it is still there; false when there is another one of this variant.
+    pub fn remove(&self, stored: &Arc<Stored>) -> bool {
+        let (mut removed, mut replaced) = (false, false);
         self.families.entry(stored.key.hash()).and_compute_with(|present| {
             let Some(entry) = present else { return Op::Nop };
             let family = entry.into_value();
             let variants: Vec<_> =
                 family.variants.iter().filter(|other| !Arc::ptr_eq(other, stored)).cloned().collect();
             removed = variants.len() < family.variants.len();
+            replaced = variants.iter().any(|other| other.is_same_variant(stored));
             if variants.is_empty() { Op::Remove } else { Op::Put(Arc::new(Family { variants })) }
         });
         if removed {
             self.forget(stored, None);
         }
+        !replaced
     }
 
     /// Counts what a stored response weighs now; false when it is not here.
@@ -286,19 +232,4 @@ impl Memory {
         self.parts.run_pending_tasks();
         (self.families.weighted_size() + self.parts.weighted_size(), self.families.entry_count())
     }
-}
-
-/// What a tier has from some offset on.
-#[derive(Debug, Clone)]
-pub enum Read {
-    /// At least one byte.
-    Bytes(Bytes),
-    /// Nothing before this offset.
-    Hole { until: u64 },
-}
-
-pub fn joined(chunks: &[Bytes], length: u64) -> Bytes {
-    let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-    whole.freeze()
 }

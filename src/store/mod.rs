@@ -4,52 +4,65 @@
 //! question ([`crate::cache`]). A body larger than `memory::INLINE_MAX` lies in parts, and so does every body of which only
 //! some is here: a range that was asked for, slices, what eviction left. What is missing is fetched under the strong
 //! validator of what is there, or the whole is.
+//!
+//! # Tiers
+//!
+//! Memory comes first and alone answers without waiting. What lies `below` keeps everything that is stored, as far as its
+//! sizes allow, from the moment it is stored: so an eviction from memory moves nothing, a fill depends on no tier, and a tier that
+//! fails is one tier less. What memory has not is looked up below once for all who want it, and put into memory again, where
+//! TinyLFU says whether it stays. Purges are held against every response wherever it comes from; an order is acknowledged when
+//! it is in the journal of each tier that outlives the process, and a start reads that journal first.
 
+mod below;
 mod body;
 mod coded;
 mod config;
+mod disk;
+mod encoded;
 mod fill;
+mod find;
+mod flights;
 mod memory;
+mod publish;
 mod purge;
 
 use std::{
-    collections::HashMap,
-    ops::Range,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use moka::sync::Cache;
 use prometheus::IntGauge;
 
-pub use body::{Body, Part, Parts};
+pub use body::{Body, INLINE_MAX, PART_BYTES, Part, Parts};
 pub use config::{Config, Memory};
+pub use disk::{Config as DiskConfig, OBJECT_MAX as DISK_OBJECT_MAX, OpenError, SIZE_MIN as DISK_SIZE_MIN};
 pub use fill::{BEHIND_MAX, Broken, Coming, Failure, Fill, Outcome, Reader};
-pub use memory::{INLINE_MAX, PART_BYTES, Read};
+pub use find::{Found, Lookup, Piece, Read, Variant};
+pub use publish::{Place, Writing};
 pub use purge::{Position, PurgeOrder, PurgeTarget, PurgeVerdict, Purges, Subject, text_hash};
 
+use below::Below;
+use disk::{Disk, Kept};
+
 use crate::{
-    cache::{self, Key, Meta, Span, VariantKey, Vary, group_text},
+    cache::{Key, Meta, VariantKey},
     telemetry::Metrics,
     wire::Prebuilt,
 };
 
-/// Fetches that readers may share at once; one more is made by its client alone. Each holds at most
-/// `object_max` or [`BEHIND_MAX`] bytes.
+/// Fetches that readers may share at once; one more is made by its client alone. Each holds at most `object_max` of
+/// memory, or [`BEHIND_MAX`] and what waits to be written.
 const FILLS_MAX: usize = 10_000;
 /// Keys remembered as not collapsible, as failing, and as asked for so often.
 const REMEMBERED_MAX: u64 = 100_000;
-/// Variants that a freshening may leave: it adds one only where `Vary` changes, and the next new one brings the
-/// policy's maximum to bear.
-const FRESHENED_MAX: usize = 10_000;
-/// Keys up to which a purge counts what it matches; beyond, its receipt says nothing of that. A walk over so many takes some tens of
-/// milliseconds of a thread.
+/// Keys up to which what a purge matches is counted; beyond, nothing is said of that. A walk over so many in memory takes some tens
+/// of milliseconds of a thread.
 const COUNTED_MAX: u64 = 100_000;
+/// Keys below memory up to which a purge counts them before it acts, and gives their places back after: each is a read.
+const WALKED_BELOW_MAX: u64 = 2_000;
 /// After a failure a key that may answer stale is tried again once in so long (contract: Stale).
 const FAILING_FOR: Duration = Duration::from_secs(1);
 
@@ -88,11 +101,7 @@ impl Stored {
 
     /// What purges look at.
     fn subject(&self) -> Subject<'_> {
-        // A key's text is `scheme://host:port/path?query#...`, and `#` is in no host, path or query.
-        let text = self.key.text();
-        let target = text.split_once("://").map_or(text, |(_, target)| target);
-        let target = target.split_once('#').map_or(target, |(target, _)| target);
-        Subject { url: self.url, target, surrogate_keys: &self.surrogate_keys }
+        Subject { url: self.url, target: target(self.key.text()), surrogate_keys: &self.surrogate_keys }
     }
 
     fn is_same_variant(&self, other: &Self) -> bool {
@@ -105,31 +114,19 @@ impl Stored {
     }
 }
 
-/// A stored response and what purges say of it.
-#[derive(Debug, Clone)]
-pub struct Found {
-    pub stored: Arc<Stored>,
-    /// Soft-purged at this instant: expired since then.
-    pub soft_purged: Option<SystemTime>,
+/// The target in the text of a key, which is `scheme://host:port/path?query#...`; `#` is in no host, path or query.
+fn target(key: &str) -> &str {
+    let target = key.split_once("://").map_or(key, |(_, target)| target);
+    target.split_once('#').map_or(target, |(target, _)| target)
 }
 
-#[derive(Debug, Clone)]
-pub enum Lookup {
-    Found(Found),
-    /// The key is known, this variant of it is not. What the newest of the others says of `Vary`.
-    VaryMiss(Vary),
-    Miss,
-}
-
-/// What names a response that is about to be stored.
-#[derive(Debug, Clone)]
-pub struct Place {
-    pub key: Arc<Key>,
-    pub url: u128,
-    /// The position when its fetch began.
-    pub position: Position,
-    /// Variants of this key that may be stored; the oldest goes first.
-    pub variants_max: usize,
+/// How far counting goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// A purge waits for it.
+    Quick,
+    /// It is all that was asked for.
+    Thorough,
 }
 
 /// Stored responses and the bytes of their bodies.
@@ -146,8 +143,12 @@ struct InProgress {
 }
 
 pub struct Store {
-    memory: memory::Memory,
+    memory: Arc<memory::Memory>,
+    below: Arc<Below>,
+    /// Parts are named alike in all tiers, those of an earlier process included.
+    next_part: AtomicU64,
     purges: Purges,
+    place: Option<String>,
     fills: Mutex<HashMap<u128, InProgress>>,
     uncollapsible: Cache<u128, Instant>,
     failing: Cache<u128, Instant>,
@@ -160,11 +161,39 @@ pub struct Store {
 }
 
 impl Store {
-    /// `seed` keeps hashes from being guessed from outside.
-    pub fn new(config: &Config, seed: u64, metrics: &Metrics) -> Self {
-        Self {
-            memory: memory::Memory::new(&config.memory, metrics),
-            purges: Purges::new(seed),
+    /// Opens the tiers. `fresh` is random: hashes that are seeded with it cannot be guessed from outside, and parts that are
+    /// counted from it are not those of an earlier process. A tier on disk keeps the seed that it has. Reads and writes files.
+    ///
+    /// # Errors
+    /// When the folder of the disk tier cannot be had.
+    pub fn open(config: &Config, fresh: u64, metrics: &Metrics) -> Result<Self, OpenError> {
+        let memory = Arc::new(memory::Memory::new(&config.memory, metrics));
+        let mut seed = fresh;
+        let mut disk = None;
+        let mut restored = None;
+        if let Some(config) = &config.disk {
+            let in_use = Arc::clone(&memory);
+            let is_kept = move |kept| match kept {
+                Kept::Family(family) => in_use.knows(family),
+                Kept::Part(part) => in_use.holds(part),
+            };
+            let (opened, found) = Disk::open(config.clone(), fresh, Box::new(is_kept), metrics)?;
+            seed = opened.seed();
+            (disk, restored) = (Some(opened), Some(found));
+        }
+        let purges = Purges::new(seed);
+        let mut place = None;
+        if let Some(restored) = restored {
+            let journal = encoded::journal(restored.orders);
+            purges.restore(restored.floor, journal.orders);
+            place = journal.place;
+        }
+        Ok(Self {
+            memory,
+            below: Arc::new(Below::new(disk, seed, metrics)),
+            next_part: AtomicU64::new(fresh),
+            purges,
+            place,
             fills: Mutex::new(HashMap::new()),
             uncollapsible: Cache::new(REMEMBERED_MAX),
             failing: Cache::new(REMEMBERED_MAX),
@@ -173,7 +202,7 @@ impl Store {
             fills_running: metrics.fills.with_label_values(&["running"]),
             fills_waiting: metrics.fills.with_label_values(&["waiting"]),
             metrics: metrics.clone(),
-        }
+        })
     }
 
     pub fn seed(&self) -> u64 {
@@ -182,7 +211,12 @@ impl Store {
 
     /// Bytes of the largest body that some tier keeps.
     pub fn object_max(&self) -> u64 {
-        self.memory.object_max()
+        self.memory.object_max().max(self.below.object_max())
+    }
+
+    /// Bytes of the largest body that is gathered in memory, which keeps none that is larger.
+    pub fn gathered_max(&self) -> u64 {
+        self.memory.object_max().max(INLINE_MAX)
     }
 
     /// Where purges are now; a fetch takes it before it begins.
@@ -190,257 +224,90 @@ impl Store {
         self.purges.position()
     }
 
-    /// The stored response that a request with these fields selects.
-    pub fn lookup(&self, key: &Key, request: &HeaderMap) -> Lookup {
-        let Some(family) = self.memory.family(key.hash()) else { return Lookup::Miss };
-        let mut other = None;
-        for stored in &family.variants {
-            if stored.key.text() != key.text() {
-                // Two texts, one hash: the older response is not this one.
-                continue;
-            }
-            if !stored.is_selected_by(request) {
-                other = other.or(Some(stored));
-                continue;
-            }
-            match self.verdict(stored) {
-                PurgeVerdict::Untouched => {
-                    return Lookup::Found(Found { stored: Arc::clone(stored), soft_purged: None });
-                }
-                PurgeVerdict::Soft(at) => {
-                    return Lookup::Found(Found { stored: Arc::clone(stored), soft_purged: Some(at) });
-                }
-                PurgeVerdict::Hard => self.memory.remove(stored),
-            }
-        }
-        other.map_or(Lookup::Miss, |other| Lookup::VaryMiss(other.meta.vary().clone()))
-    }
-
-    /// [`Store::lookup`], where only what is there matters.
-    pub fn found(&self, key: &Key, request: &HeaderMap) -> Option<Found> {
-        match self.lookup(key, request) {
-            Lookup::Found(found) => Some(found),
-            Lookup::VaryMiss(_) | Lookup::Miss => None,
-        }
-    }
-
-    /// Every variant under a key, and when a soft purge expired it. For people who ask.
-    pub fn variants(&self, key: &Key) -> Vec<Found> {
-        let family = self.memory.family(key.hash());
-        let variants = family.iter().flat_map(|family| &family.variants);
-        let of_key = variants.filter(|stored| stored.key.text() == key.text());
-        let found = of_key.filter_map(|stored| {
-            let soft_purged = match self.verdict(stored) {
-                PurgeVerdict::Untouched => None,
-                PurgeVerdict::Soft(at) => Some(at),
-                PurgeVerdict::Hard => return None,
-            };
-            Some(Found { stored: Arc::clone(stored), soft_purged })
-        });
-        found.collect()
-    }
-
-    /// What was found a while ago, as purges leave it now; `None`: it is not to be used any more.
-    pub fn again(&self, found: &Found) -> Option<Found> {
-        let stored = Arc::clone(&found.stored);
-        match self.verdict(&stored) {
-            PurgeVerdict::Untouched => Some(Found { stored, soft_purged: None }),
-            PurgeVerdict::Soft(at) => Some(Found { stored, soft_purged: Some(at) }),
-            PurgeVerdict::Hard => None,
-        }
-    }
-
-    fn verdict(&self, stored: &Stored) -> PurgeVerdict {
-        let position = self.purges.position();
-        if stored.checked.load(Ordering::Acquire) == position {
-            return PurgeVerdict::Untouched;
-        }
-        let verdict = self.purges.check(stored.position, &stored.subject());
-        if matches!(verdict, PurgeVerdict::Untouched) {
-            stored.checked.store(position, Ordering::Release);
-        }
-        verdict
-    }
-
-    /// The bytes of `range`, or nothing when some of them are not here.
-    pub fn bytes(&self, stored: &Stored, range: Range<u64>) -> Option<Vec<Bytes>> {
-        self.memory.bytes(&stored.body, range)
-    }
-
-    /// What is here of a body from `at` on.
-    pub fn read(&self, stored: &Stored, at: u64) -> Read {
-        self.memory.read(&stored.body, at)
-    }
-
-    /// The first bytes of `range` that are not here.
-    pub fn hole(&self, stored: &Stored, range: Range<u64>) -> Option<Range<u64>> {
-        let mut at = range.start;
-        while at < range.end {
-            match self.memory.hole(&stored.body, at) {
-                Ok(end) => at = end,
-                Err(mut end) => {
-                    // What follows may be missing too.
-                    while end < range.end
-                        && let Err(further) = self.memory.hole(&stored.body, end)
-                    {
-                        end = further;
-                    }
-                    return Some(at..end.min(range.end));
-                }
-            }
-        }
-        None
-    }
-
-    /// Stores a response whose body has come whole. Answers with the response also when a purge that came
-    /// meanwhile keeps it out of the store.
-    pub fn publish(&self, place: Place, meta: Meta, variant: VariantKey, chunks: &[Bytes]) -> Arc<Stored> {
-        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let body = self.memory.keep_body(chunks, length);
-        let variants_max = place.variants_max;
-        let stored = Arc::new(self.stored(place, meta, variant, body));
-        self.put(&stored, variants_max);
-        stored
-    }
-
-    /// Stores some bytes of a body, beside those that are stored already of the same one: they must have the same strong
-    /// validator (RFC 9111 3.4). Else they take the place of what is stored.
-    pub fn publish_part(&self, place: Place, meta: Meta, variant: VariantKey, span: &Span, chunks: &[Bytes]) {
-        let variants_max = place.variants_max;
-        let nothing = Parts::new(span.length, Vec::new());
-        let mut stored = self.stored(place, meta, variant, Body::Parts(nothing.clone()));
-        if self.is_purged(&stored) {
-            return;
-        }
-        self.memory.put_with(stored.key.hash(), variants_max, |others| {
-            let mut there = nothing;
-            let other =
-                others.iter().find(|other| other.is_same_variant(&stored) && other.key.text() == stored.key.text());
-            if let Some(other) = other
-                && other.body.length() == span.length
-                && cache::same_entity(&other.meta, &stored.meta)
-                && !matches!(self.verdict(other), PurgeVerdict::Hard)
-            {
-                match &other.body {
-                    Body::Inline(_) => {
-                        stored.body = other.body.clone();
-                        return Arc::new(stored);
-                    }
-                    Body::Parts(parts) => there = self.without_lost(parts),
-                }
-            }
-            stored.body = self.inlined(Body::Parts(self.filled(there, span, chunks)));
-            Arc::new(stored)
-        });
-    }
-
-    /// `there` with what `span` adds to it. Where that would scatter it too much, what is there stays.
-    fn filled(&self, there: Parts, span: &Span, chunks: &[Bytes]) -> Parts {
-        let gaps = there.gaps(span.start..span.end);
-        if !there.has_room_for(&gaps) {
-            return there;
-        }
-        let newer = gaps.into_iter().flat_map(|gap| {
-            let pieces = body::cut(chunks, gap.start - span.start..gap.end - span.start);
-            self.memory.keep_parts(&pieces, gap.start)
-        });
-        there.with(newer)
-    }
-
-    /// Parts that were evicted make room for their successors.
-    fn without_lost(&self, parts: &Parts) -> Parts {
-        let here = parts.all().iter().filter(|part| self.memory.holds(part)).copied().collect();
-        Parts::new(parts.length(), here)
-    }
-
-    /// A small body that has become whole lies beside its head.
-    fn inlined(&self, body: Body) -> Body {
-        let length = body.length();
-        if length > INLINE_MAX || !body.is_whole() {
-            return body;
-        }
-        self.memory.bytes(&body, 0..length).map_or(body, |pieces| Body::Inline(memory::joined(&pieces, length)))
-    }
-
-    /// Stores a freshened head over the body that is already here, and over its coded copies.
-    pub fn freshen(&self, old: &Stored, position: Position, meta: Meta, variant: VariantKey) -> Arc<Stored> {
-        let place = Place { key: Arc::clone(&old.key), url: old.url, position, variants_max: FRESHENED_MAX };
-        let stored = Arc::new(self.stored(place, meta, variant, old.body.clone()));
-        stored.inherit(old);
-        self.put(&stored, FRESHENED_MAX);
-        stored
-    }
-
-    fn stored(&self, place: Place, meta: Meta, variant: VariantKey, body: Body) -> Stored {
-        let keys = meta.surrogate_keys().iter().map(|key| text_hash(self.seed, key.as_str()));
-        let groups = meta.groups();
-        let groups = groups.iter().map(|group| text_hash(self.seed, &group_text(place.key.origin(), group)));
-        let surrogate_keys = keys.chain(groups).collect();
-        Stored {
-            meta,
-            body,
-            key: place.key,
-            variant,
-            position: place.position,
-            url: place.url,
-            surrogate_keys,
-            checked: AtomicU64::new(place.position),
-            heads: Default::default(),
-            copies: coded::Copies::default(),
-        }
-    }
-
-    fn put(&self, stored: &Arc<Stored>, variants_max: usize) {
-        if !self.is_purged(stored) {
-            self.memory.put(Arc::clone(stored), variants_max);
-        }
-    }
-
-    fn is_purged(&self, stored: &Stored) -> bool {
-        matches!(self.purges.check(stored.position, &stored.subject()), PurgeVerdict::Hard)
-    }
-
     /// Forgets one stored response.
     pub fn remove(&self, stored: &Arc<Stored>) {
-        self.memory.remove(stored);
+        if self.memory.remove(stored) {
+            self.below.remove(stored);
+        }
     }
 
     /// Issues a purge: it holds when this returns. What it took is reclaimed later, by [`reclaim`](Self::reclaim).
     pub fn apply(&self, order: &PurgeOrder, now: SystemTime) {
-        self.purges.apply(order, now);
+        let position = self.purges.apply(order, now);
+        if !order.targets.is_empty() {
+            self.below.journal(&disk::Order { position, bytes: encoded::order_to_bytes(order, now) });
+        }
         self.detach_fills(order);
+    }
+
+    /// Keeps, behind the orders that have been applied, how far whoever gives them has come.
+    pub fn note_place(&self, place: &str) {
+        self.below.journal(&disk::Order { position: self.position(), bytes: encoded::place_to_bytes(place) });
+    }
+
+    /// The last [`note_place`](Self::note_place) of an earlier process, if what it stored is still here.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// Waits until all orders until now are where later processes find them; false when that failed.
+    pub async fn durable(&self) -> bool {
+        self.below.journaled().await
     }
 
     /// Orders may have been missed: everything that was stored until now, or is on its way, counts as purged.
     pub fn forget_all(&self) {
-        self.purges.forget_all();
-        self.detach_fills(&PurgeOrder { targets: vec![PurgeTarget::All], soft: false });
+        let position = self.purges.forget_all();
+        let order = PurgeOrder { targets: vec![PurgeTarget::All], soft: false };
+        // It says the same to who reads it.
+        let bytes = encoded::order_to_bytes(&order, SystemTime::UNIX_EPOCH);
+        self.below.journal(&disk::Order { position, bytes });
+        self.detach_fills(&order);
     }
 
-    /// What a purge would match; `None` where more than `COUNTED_MAX` is stored. Walks the tier: call it off the workers.
-    pub fn count(&self, order: &PurgeOrder) -> Option<Counted> {
-        if self.memory.usage().1 > COUNTED_MAX {
+    /// What a purge would match; `None` where more is stored than is counted. Walks the tiers: call it off the workers.
+    pub fn count(&self, order: &PurgeOrder, effort: Effort) -> Option<Counted> {
+        let below_max = match effort {
+            Effort::Quick => WALKED_BELOW_MAX,
+            Effort::Thorough => COUNTED_MAX,
+        };
+        if self.memory.usage().1 > COUNTED_MAX || self.below.keys() > below_max {
             return None;
         }
         let purges = Purges::new(self.seed);
         purges.apply(order, SystemTime::UNIX_EPOCH);
         let mut counted = Counted::default();
-        for stored in self.memory.walk() {
-            let is_touched = !matches!(purges.check(0, &stored.subject()), PurgeVerdict::Untouched);
-            if is_touched && !matches!(self.verdict(&stored), PurgeVerdict::Hard) {
+        let mut seen = HashSet::new();
+        let mut look = |name, position, subject: &Subject<'_>, held| {
+            let is_touched = !matches!(purges.check(0, subject), PurgeVerdict::Untouched);
+            let is_there = || !matches!(self.purges.check(position, subject), PurgeVerdict::Hard);
+            if is_touched && is_there() && seen.insert(name) {
                 counted.matched += 1;
-                counted.bytes += stored.body.held();
+                counted.bytes += held;
             }
+        };
+        for stored in self.memory.walk() {
+            let name = (stored.key.hash(), stored.variant_hash(self.seed));
+            look(name, stored.position, &stored.subject(), stored.body.held());
         }
+        self.below.walk(|head, subject, held| {
+            look((head.family, head.variant), head.position, subject, held);
+            true
+        });
         Some(counted)
     }
 
-    /// Gives back the space of what purges have taken. Walks the tier: call it off the workers, and not for every purge.
+    /// Gives back the space of what purges have taken. Walks memory, and the tiers below only where they hold little: else what is left
+    /// there goes when it is found or with its segment. Call it off the workers, and not for every purge.
     pub fn reclaim(&self) {
         for stored in self.memory.walk() {
-            if matches!(self.verdict(&stored), PurgeVerdict::Hard) {
+            if self.is_purged(&stored) {
                 self.memory.remove(&stored);
             }
+        }
+        if self.below.keys() <= WALKED_BELOW_MAX {
+            self.below
+                .walk(|head, subject, _| !matches!(self.purges.check(head.position, subject), PurgeVerdict::Hard));
         }
     }
 
@@ -558,8 +425,19 @@ impl Store {
         self.failing.insert(id, now);
     }
 
+    /// Waits until what was given to lower tiers is there, and what they had at the start is known: for who looks at files.
+    pub async fn settled(&self) {
+        self.below.settled().await;
+    }
+
+    /// Writes what waits to be written, and lets go of files. Blocks.
+    pub fn close(&self) {
+        self.below.close();
+    }
+
     /// Brings the gauges up to date; called when they are read.
     pub fn observe(&self) {
+        self.below.observe(&self.metrics);
         let (bytes, keys) = self.memory.usage();
         self.metrics.cache_stored_bytes.with_label_values(&["memory"]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.cache_stored_responses.with_label_values(&["memory"]).set(i64::try_from(keys).unwrap_or(i64::MAX));

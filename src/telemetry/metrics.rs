@@ -79,6 +79,8 @@ metrics! {
     cache_lookup: LookupVec("cache_lookup_duration_seconds", ["tier"]) "Time to find a stored response, or that there is none.";
     store_capacity: IntGaugeVec("store_capacity_bytes", ["tier"]) "Bytes that a tier may hold.";
     fills: IntGaugeVec("fills", ["state"]) "Fetches in progress that clients share: running; and requests that wait for the head of one: waiting.";
+    store_errors: IntCounterVec("store_errors_total", ["tier", "operation"]) "What a tier could not do; it did without.";
+    store_up: IntGaugeVec("store_up", ["tier"]) "1 while a tier is read and written, 0 while it is left alone after failures.";
     collapse_expired: IntCounter("collapse_expired_total") "Waiters whose collapse wait ran out.";
     lane_requests: IntCounterVec("lane_requests_total", ["route"]) "Plain hits answered in their connection's own loop; a subset of requests.";
     compress_jobs: IntGauge("compress_jobs") "Coded copies of stored responses that wait to be made or are being made.";

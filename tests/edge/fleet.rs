@@ -16,6 +16,7 @@ use eduham_edge::{
     redis,
     telemetry::Metrics,
 };
+use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -47,7 +48,7 @@ fn bare(redis: &RedisServer, id: &str, history: Duration) -> Fleet {
         history,
         when_cut_off: WhenCutOff::Serve,
     };
-    Fleet::new(config, NodeCard { id: id.into(), ..NodeCard::default() }, &Metrics::new(), Instant::now())
+    Fleet::new(config, NodeCard { id: id.into(), ..NodeCard::default() }, None, &Metrics::new(), Instant::now())
 }
 
 /// Stores nothing, and counts how often it forgets that.
@@ -65,6 +66,12 @@ impl Sink for Nothing {
 
     fn forget_all(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn reached(&self, _: &str) {}
+
+    fn made_durable(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -530,5 +537,48 @@ async fn a_node_that_is_cut_off_joins_no_fetch_unless_it_serves_as_ever() {
             answer
         });
         assert_eq!((first.status, second.status, origin.hits("/a")), (200, 200, fetches), "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_with_a_disk_tier_comes_back_with_what_it_stored_and_hears_what_it_missed() {
+    let (redis, origin) = (RedisServer::start(false).await, origin().await);
+    for path in ["/kept", "/purged", "/missed"] {
+        origin.serve(path, cacheable(path));
+    }
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let disk = format!("store: {{ disk: {{ path: \"{}\", size: 64MiB, min_free: 0% }} }}", folder.path().display());
+    let with_disk = || member(&origin, &redis.url(), "e1", "").section(&disk).start();
+    let one = with_disk().await;
+    let two = member(&origin, &redis.url(), "e2", "").start().await;
+    ready(&one).await;
+    ready(&two).await;
+    for path in ["/kept", "/purged", "/missed"] {
+        one.get(path).await;
+    }
+    one.settled().await;
+    acknowledged(&two, r#"{"urls":["http://a.test/purged"],"wait":true}"#).await;
+    within(one.running.edge().store.settled()).await;
+    within(one.running.stop()).await;
+    purge(&two, r#"{"urls":["http://a.test/missed"]}"#).await;
+    let one = with_disk().await;
+    ready(&one).await;
+    within(one.running.edge().store.settled()).await;
+    assert!(one.get("/kept").await.is_hit());
+    for path in ["/purged", "/missed"] {
+        assert!(!one.get(path).await.is_hit(), "{path}");
+    }
+    // What it has missed is not in the log any more: it may have meant anything.
+    within(one.running.edge().store.settled()).await;
+    within(one.running.stop()).await;
+    for _ in 0..2 {
+        purge(&two, r#"{"urls":["http://a.test/other"]}"#).await;
+    }
+    redis.command("XTRIM {eh:purge}:log MAXLEN 1");
+    let one = with_disk().await;
+    ready(&one).await;
+    within(one.running.edge().store.settled()).await;
+    for path in ["/kept", "/purged", "/missed"] {
+        assert!(!one.get(path).await.is_hit(), "{path}");
     }
 }

@@ -6,7 +6,9 @@
 //! is printed, and `EDUHAM_SEED` repeats it as far as clocks and threads do.
 
 use std::{
+    fs::File,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -190,7 +192,8 @@ async fn is_cut_off(world: &World, id: usize) -> bool {
     exchange(admin, request).await.is_some_and(|(_, text)| text.contains("\nedge_fleet_connected 0"))
 }
 
-fn member(origin: &Origin, link: &Link, id: usize) -> Builder {
+/// A node whose stored responses outlive it: memory holds next to nothing.
+fn member(origin: &Origin, link: &Link, id: usize, folder: &Path) -> Builder {
     let seconds = "lease: 1s, history: 1h, when_cut_off: ";
     // One of each: what is lost may serve, and is waited for; or it may not, and is not.
     let policy = ["serve", "revalidate"][id];
@@ -199,6 +202,15 @@ fn member(origin: &Origin, link: &Link, id: usize) -> Builder {
         .section(&format!("node: {{ id: e{id} }}"))
         .section(&format!("redis: {{ url: \"{}\", timeout: 500ms }}", link.url))
         .section(&format!("fleet: {{ {seconds}{policy} }}"))
+        .section(&format!(
+            "store: {{ memory: {{ size: 4KiB }}, disk: {{ path: \"{}\", size: 16MiB, min_free: 0% }} }}",
+            folder.display()
+        ))
+}
+
+/// Has the process that had this folder let it go?
+fn is_free(folder: &Path) -> bool {
+    File::open(folder.join("lock")).expect("it was in use").try_lock().is_ok()
 }
 
 fn asked_for(name: &str, default: usize) -> usize {
@@ -220,7 +232,9 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
     let (mut redis, origin) = (RedisServer::start(durable).await, origin().await);
     let addresses = |edge: &Apart| (edge.address, edge.admin);
     let links = [Link::to(&redis, LINKS[0]).await, Link::to(&redis, LINKS[1]).await];
-    let [one, two] = [0, 1].map(|id| Apart::start(member(&origin, &links[id], id)));
+    let folders = [0, 1].map(|_| tempfile::tempdir().expect("a temporary directory"));
+    let start = |id: usize| Apart::start(member(&origin, &links[id], id, folders[id].path()));
+    let [one, two] = [0, 1].map(start);
     let (one, two) = (one.await, two.await);
     let now = [addresses(&one), addresses(&two)];
     let mut edges = [Some(one), Some(two)];
@@ -300,7 +314,8 @@ async fn run(reads: usize, purges: usize, seed: usize, durable: bool) {
                 _ => {
                     drop(edges[id].take());
                     read_some(&world, &mut tasks, 50).await;
-                    let edge = Apart::start(member(&origin, &links[id], id)).await;
+                    until(&mut tasks, "its folder is free", async || is_free(folders[id].path())).await;
+                    let edge = start(id).await;
                     world.edges.lock()[id] = addresses(&edge);
                     edges[id] = Some(edge);
                 }

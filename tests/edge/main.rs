@@ -13,6 +13,7 @@ mod collapsing;
 
 mod stale;
 
+mod disk;
 mod parts;
 
 mod policy;

@@ -34,7 +34,7 @@ pub(super) fn resolve(root: &Fields, environment: &dyn Environment, no_files: bo
     let server = server::server(root.get("server"), resolver);
     let admin = operations::admin(root.get("admin"), root.get("upstreams"), &server, resolver);
     let fleet = operations::fleet(root.get("fleet"), root.get("redis"), resolver);
-    let store = operations::store(root.get("store"), resolver);
+    let store = operations::store(root.get("store"), &node, resolver);
     let cache = cache::Policies::new(root.get("cache"), resolver);
     let upstreams = upstreams::Upstreams::new(root.get("upstreams"), resolver);
     let routing = routes::routing(root, &server, &cache, &upstreams, resolver);

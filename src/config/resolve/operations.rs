@@ -147,10 +147,12 @@ fn redis(fields: &Fields) -> Option<RedisConfig> {
     })
 }
 
-pub(super) fn store(value: &Checked, resolver: &mut Resolver<'_>) -> store::Config {
-    let Some(memory) = value.fields().and_then(|fields| fields.fields("memory")) else {
-        return store::Config { memory: store::Memory { size: 0, object_max: 0 } };
+pub(super) fn store(value: &Checked, node: &Node, resolver: &mut Resolver<'_>) -> store::Config {
+    let fields = value.fields();
+    let Some(memory) = fields.and_then(|fields| fields.fields("memory")) else {
+        return store::Config { memory: store::Memory { size: 0, object_max: 0 }, disk: None };
     };
+    let disk = fields.and_then(|fields| fields.fields("disk")).map(|disk| disk_tier(disk, node, resolver));
     let size = match memory.get("size").value {
         // A share of memory need not be exact.
         Value::Share(percent) => (resolver.environment.memory() as f64 * percent / 100.0) as u64,
@@ -162,7 +164,31 @@ pub(super) fn store(value: &Checked, resolver: &mut Resolver<'_>) -> store::Conf
     if resolved > size && !object_max.is_bad() && !memory.get("size").is_bad() {
         resolver.problem(&object_max.at, "found more than store.memory.size, expected at most that", None);
     }
-    store::Config { memory: store::Memory { size, object_max: resolved } }
+    store::Config { memory: store::Memory { size, object_max: resolved }, disk }
+}
+
+fn disk_tier(disk: &Fields, node: &Node, resolver: &mut Resolver<'_>) -> store::DiskConfig {
+    let path = disk.get("path").path().map(|path| path.to_string_lossy().replace("{node}", &node.id));
+    let (size, object_max) = (disk.get("size"), disk.get("object_max"));
+    let bytes = size.size().unwrap_or_default();
+    if bytes < store::DISK_SIZE_MIN && !size.is_bad() {
+        let least = store::DISK_SIZE_MIN >> 20;
+        resolver.problem(&size.at, format!("found less than {least}MiB, expected at least that"), None);
+    }
+    let largest = object_max.size().unwrap_or_default();
+    if largest > bytes && object_max.written && !object_max.is_bad() && !size.is_bad() {
+        resolver.problem(&object_max.at, "found more than store.disk.size, expected at most that", None);
+    }
+    if largest > store::DISK_OBJECT_MAX && !object_max.is_bad() {
+        let most = store::DISK_OBJECT_MAX >> 30;
+        resolver.problem(&object_max.at, format!("found more than {most}GiB, expected at most that"), None);
+    }
+    store::DiskConfig {
+        path: path.unwrap_or_default().into(),
+        size: bytes,
+        object_max: largest.min(bytes),
+        min_free: disk.get("min_free").share().unwrap_or_default(),
+    }
 }
 
 pub(super) fn log(value: &Checked, resolver: &Resolver<'_>) -> telemetry::Config {

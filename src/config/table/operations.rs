@@ -100,7 +100,7 @@ static EDGES: &[Key] = &[
 
 pub(super) static STORE: &[Key] = &[
     key("memory", Kind::Struct(MEMORY), "{}", "The memory tier."),
-    key("disk", Kind::Or(&["none"], &Kind::Struct(DISK)), "none", "The disk tier.").off(),
+    key("disk", Kind::Or(&["none"], &Kind::Struct(DISK)), "none", "The disk tier."),
     key("redis", Kind::Or(&["none"], &Kind::Struct(REDIS_TIER)), "none", "The tier that nodes share.").off(),
 ];
 
@@ -120,10 +120,19 @@ static MEMORY: &[Key] = &[
 ];
 
 static DISK: &[Key] = &[
-    required("path", Kind::Path, "Directory, locked by one process; `{node}` in it is this node's id."),
-    key("size", SIZE, "2GiB", "Bytes on disk."),
-    key("object_max", SIZE, "1GiB", "Largest body kept here."),
-    key("min_free", Kind::Share, "5%", "Share of the file system that stays free."),
+    required(
+        "path",
+        Kind::Path,
+        "Directory, made if need be, locked by one process; `{node}` in it is this node's id.",
+    ),
+    key("size", SIZE, "2GiB", "Bytes on disk, at least 16MiB; what exceeds it goes by the oldest segment of 64MiB."),
+    key("object_max", SIZE, "1GiB", "Largest body kept here, at most `size` and 4GiB."),
+    key(
+        "min_free",
+        Kind::Share,
+        "5%",
+        "Share of the file system that stays free: below it the oldest goes, then nothing more is written.",
+    ),
 ];
 
 static REDIS_TIER: &[Key] = &[

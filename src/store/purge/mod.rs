@@ -201,12 +201,24 @@ impl Purges {
         position
     }
 
-    /// Everything stored before now counts as hard-purged: orders may have been missed.
-    pub fn forget_all(&self) {
+    /// Takes up what a journal kept, before anything is asked: its floor, and its orders under their positions.
+    pub fn restore(&self, floor: Position, orders: impl IntoIterator<Item = (Position, PurgeOrder, SystemTime)>) {
+        self.tables.write().floor = floor;
+        self.position.store(floor, Ordering::Release);
+        for (position, order, at) in orders {
+            self.position.store(position.saturating_sub(1), Ordering::Release);
+            self.apply(&order, at);
+            self.position.store(position, Ordering::Release);
+        }
+    }
+
+    /// Everything stored before now counts as hard-purged: orders may have been missed. Gives the position that this took.
+    pub fn forget_all(&self) -> Position {
         let mut tables = self.tables.write();
         let position = self.position.load(Ordering::Relaxed) + 1;
         tables.floor = position;
         self.position.store(position, Ordering::Release);
+        position
     }
 
     /// What the orders after `stored_at` say about a response.
@@ -353,6 +365,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_restored_says_what_it_said_before() {
+        use PurgeVerdict::{Hard, Soft, Untouched};
+        let purges = Purges::new(SEED);
+        let hard = order(false, &[PurgeTarget::Url(URL)]);
+        let soft = order(true, &[PurgeTarget::SurrogateKey(KEY)]);
+        purges.restore(3, [(5, hard, at(1)), (9, soft, at(2))]);
+        let said = |stored_at| purges.check(stored_at, &subject(URL, &[KEY]));
+        assert_eq!([2, 4, 5, 8, 9].map(said), [Hard, Hard, Soft(at(2)), Soft(at(2)), Untouched]);
+        assert_eq!(purges.check(2, &subject(OTHER, &[])), Hard, "below the floor");
+        assert_eq!(purges.apply(&order(false, &[PurgeTarget::All]), at(3)), 10, "it goes on from there");
+    }
+
+    #[test]
     fn the_texts_of_targets_are_case_sensitive_and_seeded() {
         assert_ne!(text_hash(1, "course:42"), text_hash(1, "Course:42"));
         assert_ne!(text_hash(1, "course:42"), text_hash(2, "course:42"));
@@ -407,8 +432,7 @@ mod tests {
     #[test]
     fn after_an_unknown_order_everything_older_counts_as_purged() {
         let purges = Purges::new(SEED);
-        purges.forget_all();
-        let position = purges.position();
+        let position = purges.forget_all();
         assert_eq!(purges.check(position - 1, &subject(URL, &[])), PurgeVerdict::Hard);
         assert_eq!(purges.check(position, &subject(URL, &[])), PurgeVerdict::Untouched);
     }
