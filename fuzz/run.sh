@@ -11,7 +11,7 @@ target_dir=$(realpath -m "${CARGO_TARGET_DIR:-$(dirname "$0")/../target}")/fuzz
 cd "$(dirname "$0")"
 seconds=${1:-30}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- request response target
+[ $# -gt 0 ] || set -- record request response target
 seed=${FUZZ_SEED:-$(date +%s)}
 
 case $seconds in

@@ -2,7 +2,12 @@
 
 pub mod driver;
 pub mod properties;
+pub mod records;
 
+#[path = "../../src/store/disk/orders.rs"]
+pub mod orders;
+#[path = "../../src/store/disk/record.rs"]
+pub mod record;
 #[path = "../../src/proxy/target.rs"]
 pub mod target;
 #[path = "../../src/wire/mod.rs"]
