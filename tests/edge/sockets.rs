@@ -414,7 +414,8 @@ async fn a_socket_without_a_byte_is_closed_and_one_that_talks_is_not() {
         () = talk => {}
     }
     talking.send(Message::text("still here")).await.expect("the socket is open");
-    assert_eq!(next(&mut talking).await, Message::text("still here"));
+    // The echo of the last word before may still be on its way.
+    while next(&mut talking).await != Message::text("still here") {}
     assert_eq!(edge.metric("edge_websocket_closes_total{reason=\"idle\"}"), 1.0);
     assert_eq!(edge.metric("edge_websocket_connections"), 1.0);
 }
