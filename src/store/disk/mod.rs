@@ -14,7 +14,8 @@
 //! # How it comes back
 //!
 //! At the start the purge journal is read ([`journal`]), which is all that must be known before anything is served. Then the
-//! segments are read into the index, the newest first ([`recover`]); until one has been read, its keys are misses. A full segment
+//! segments are read into the index, the newest first ([`recover`]), and after a moment behind: until one has been read, its keys
+//! are misses. A full segment
 //! has a summary of its headers beside it; the others are scanned, and a torn end is cut off. `kill -9` needs no more: what a
 //! process wrote outlives it in the kernel. After a loss of power checksums tell what was lost.
 //!
@@ -49,7 +50,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use prometheus::IntCounter;
 use tokio::sync::{oneshot, watch};
 
@@ -111,6 +112,9 @@ const READ_FAILURES_MAX: u32 = 8;
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long is waited for what has been given to be written; a device that takes longer hangs.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a start waits for the segments: some hundred thousand records are read within that, and of more the newest, which
+/// are the likeliest to be asked for. Ready within a second all the same.
+const RECOVER_WITHIN: Duration = Duration::from_millis(400);
 /// Tombstones that wait while nothing can be written. One forgotten lets an older response come back at the next start, which
 /// purges still see.
 const REMOVED_MAX: usize = 100_000;
@@ -180,6 +184,9 @@ struct Shared {
     reading: Breaker,
     writing: Breaker,
     recovering: watch::Sender<bool>,
+    /// The same, for the start, which waits without a runtime.
+    recovered: Mutex<bool>,
+    recovers: Condvar,
     closing: AtomicBool,
     counters: Counters,
 }
@@ -219,7 +226,7 @@ impl Shared {
 impl Disk {
     /// Opens the folder, making it if need be; `fresh` seeds the hashes of a new one.
     ///
-    /// Returns as soon as the purge journal has been read; segments are read behind.
+    /// Returns when the purge journal has been read, and segments as far as that takes next to no time; the others are read behind.
     ///
     /// # Errors
     /// When another process has the folder, or it cannot be used.
@@ -285,6 +292,8 @@ impl Disk {
             // A full file system does not get better by trying.
             writing: Breaker::new(1, RETRY_AFTER),
             recovering: watch::Sender::new(true),
+            recovered: Mutex::new(false),
+            recovers: Condvar::new(),
             closing: AtomicBool::new(false),
             counters,
         });
@@ -309,6 +318,11 @@ impl Disk {
             next_put: AtomicU64::new(0),
             lock: Mutex::new(Some(lock)),
         };
+        let mut recovered = disk.shared.recovered.lock();
+        if !*recovered {
+            disk.shared.recovers.wait_for(&mut recovered, RECOVER_WITHIN);
+        }
+        drop(recovered);
         Ok((disk, Restored { floor: read.floor, orders: read.orders }))
     }
 

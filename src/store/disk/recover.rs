@@ -1,6 +1,10 @@
 //! Reads the segments of earlier runs into the index, from the newest to the oldest, while the tier already serves.
 
-use std::{io, sync::Arc, sync::atomic::Ordering};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{
     Shared,
@@ -26,6 +30,7 @@ pub fn newest(shared: &Shared, segment: &Segment, position: u64) -> io::Result<S
 
 /// Reads the others. `position` is the last purge that the journal knows.
 pub fn others(shared: &Arc<Shared>, mut segments: Vec<Arc<Segment>>, position: u64) {
+    let (began, count) = (Instant::now(), segments.len());
     while let Some(segment) = segments.pop() {
         if shared.closing.load(Ordering::Acquire) {
             return;
@@ -40,6 +45,10 @@ pub fn others(shared: &Arc<Shared>, mut segments: Vec<Arc<Segment>>, position: u
     }
     shared.index.all().for_each(|index| index.write().recovered());
     shared.recovering.send_replace(false);
+    *shared.recovered.lock() = true;
+    shared.recovers.notify_all();
+    let (records, took) = (shared.index.records(), began.elapsed());
+    tracing::info!(segments = count, records, ?took, "what is stored on disk is known again");
 }
 
 /// The later ones first. What was stored under a purge that is not in the journal is left out: that position will be taken by

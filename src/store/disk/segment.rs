@@ -18,8 +18,8 @@ const SUMMARY_HEAD: usize = 12;
 const SUMMARY_ENTRY: usize = 4 + HEADER_BYTES;
 /// How the names of summaries end that are not whole yet.
 const DRAFT: &str = "new";
-/// Read at once while looking for headers.
-const SCAN_BYTES: usize = 64 * 1024;
+/// Read at once while looking for headers: some small records, or next to nothing of a large one.
+const SCAN_BYTES: usize = 4 * 1024;
 
 /// An open segment. The file outlives its name: who reads an evicted one reads on.
 #[derive(Debug)]
