@@ -146,6 +146,8 @@ struct Tables {
     all: Record,
     /// The newest order that was forgotten: what was stored before it counts as hard-purged.
     floor: Position,
+    /// As `floor`, for what carries surrogate keys or cache groups. Clients' requests name groups, so this one may move fast.
+    key_floor: Position,
 }
 
 impl Purges {
@@ -164,6 +166,7 @@ impl Purges {
             surrogate_keys: Table::new(max),
             all: Record::default(),
             floor: 0,
+            key_floor: 0,
         };
         Self { seed, position: AtomicU64::new(0), tables: RwLock::new(tables) }
     }
@@ -189,7 +192,11 @@ impl Purges {
                 PurgeTarget::Path(hash) => tables.paths.note(hash, position, soft),
                 PurgeTarget::Prefix { hash, length } => tables.prefixes.note(hash, length, position, soft),
                 PurgeTarget::Host(hash) => tables.hosts.note(hash, position, soft),
-                PurgeTarget::SurrogateKey(hash) => tables.surrogate_keys.note(hash, position, soft),
+                PurgeTarget::SurrogateKey(hash) => {
+                    let forgotten = tables.surrogate_keys.note(hash, position, soft);
+                    tables.key_floor = tables.key_floor.max(forgotten.unwrap_or(0));
+                    None
+                }
                 PurgeTarget::All => {
                     tables.all.note(position, soft);
                     None
@@ -230,7 +237,7 @@ impl Purges {
             return PurgeVerdict::Untouched;
         }
         let tables = self.tables.read();
-        if stored_at < tables.floor {
+        if stored_at < tables.floor || (stored_at < tables.key_floor && !subject.surrogate_keys.is_empty()) {
             return PurgeVerdict::Hard;
         }
         let path = (!tables.paths.is_empty()).then(|| text_hash(self.seed, subject.path()));
@@ -362,6 +369,17 @@ mod tests {
         assert!(tables.urls.order.len() <= 128, "{}", tables.urls.order.len());
         assert!(tables.urls.records[&URL].soft.len() <= SOFT_HISTORY_MAX);
         assert_eq!(tables.floor, 0);
+    }
+
+    #[test]
+    fn keys_that_are_forgotten_purge_what_has_keys_and_nothing_else() {
+        let purges = Purges::with_max(SEED, 2);
+        for hash in [10, 11, 12] {
+            purges.apply(&order(false, &[PurgeTarget::SurrogateKey(hash)]), at(1));
+        }
+        assert_eq!(purges.check(0, &subject(URL, &[])), PurgeVerdict::Untouched);
+        assert_eq!(purges.check(0, &subject(URL, &[KEY])), PurgeVerdict::Hard, "key 10 may have been this one");
+        assert_eq!(purges.check(1, &subject(URL, &[KEY])), PurgeVerdict::Untouched);
     }
 
     #[test]
