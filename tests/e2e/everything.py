@@ -16,7 +16,6 @@ import json
 import pathlib
 import random
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -41,6 +40,11 @@ def body(page, version):
 
 def is_text(page):
     return page % 4 == 0
+
+
+def path(page):
+    """Texts are compressed, the others are not and can go the short way."""
+    return f"/{'t' if is_text(page) else 'p'}/{page}"
 
 
 def free_port():
@@ -159,10 +163,22 @@ class Process:
             command = ["setpriv", "--pdeathsig", "KILL", "--", *self.command]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def end(self, how=signal.SIGKILL):
+    def has_ended(self):
+        return self.process.poll() is not None
+
+    def end(self):
+        """At once."""
         if self.process is not None:
-            self.process.send_signal(how)
+            self.process.kill()
             self.process.wait()
+
+    async def leave(self):
+        """In peace; gives the status."""
+        self.process.terminate()
+        try:
+            return await asyncio.to_thread(self.process.wait, STUCK)
+        except subprocess.TimeoutExpired:
+            return "none in time"
 
     def rss(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
@@ -240,7 +256,7 @@ class World:
             pieces = []
             while size := int(await asyncio.wait_for(reader.readuntil(b"\r\n"), STUCK), 16):
                 pieces.append((await asyncio.wait_for(reader.readexactly(size + 2), STUCK))[:-2])
-            await reader.readuntil(b"\r\n")
+            await asyncio.wait_for(reader.readuntil(b"\r\n"), STUCK)
             return head, b"".join(pieces)
         return head, await asyncio.wait_for(reader.readexactly(int(head.get("content-length", "0"))), STUCK)
 
@@ -285,19 +301,20 @@ class World:
             try:
                 if connection is None:
                     connection = (*await asyncio.open_connection("127.0.0.1", edge.listener, limit=1 << 22), edge)
-                head, data = await self.ask_over(connection[0], connection[1], "HEAD" if kind == "HEAD" else "GET", f"/p/{page}", fields)
+                head, data = await self.ask_over(connection[0], connection[1], "HEAD" if kind == "HEAD" else "GET", path(page), fields)
                 self.check(page, floor, head, data, kind)
                 if head.get("connection") == "close" or chance.random() < 0.02:
                     connection[1].close()
                     connection = None
+            except TimeoutError:
+                # Before OSError, of which it is one.
+                return self.fail(f"page {page} is stuck ({kind})")
             except (OSError, asyncio.IncompleteReadError):
                 self.counts["broken, of a" if edge is self.edges[0] else "broken, of b"] += 1
                 if connection is not None:
                     connection[1].close()
                 connection = None
                 await asyncio.sleep(0.01)
-            except asyncio.TimeoutError:
-                return self.fail(f"page {page} is stuck ({kind})")
             except Failure as failure:
                 return self.fail(str(failure))
 
@@ -308,7 +325,7 @@ class World:
         while not self.over:
             page = min(chance.randrange(PAGES), chance.randrange(PAGES))
             floor = self.floors[page]
-            url = f"http://127.0.0.1:{self.edges[0].listener}/p/{page}"
+            url = f"http://127.0.0.1:{self.edges[0].listener}{path(page)}"
             process = await asyncio.create_subprocess_exec(
                 "curl", "-s", "--max-time", str(STUCK), "--http2-prior-knowledge", "-H", "Host: a.test", "-D", head_file, "-o", data_file, url
             )
@@ -349,12 +366,12 @@ class World:
                     self.counts["messages"] += 1
                     await asyncio.sleep(0.02)
                 writer.close()
+            except TimeoutError:
+                return self.fail("a socket is stuck")
             except (OSError, asyncio.IncompleteReadError) as error:
                 if which % 2 == 0 and not self.over:
                     return self.fail(f"a socket of the edge that lives broke: {error!r}")
                 await asyncio.sleep(0.05)
-            except asyncio.TimeoutError:
-                return self.fail("a socket is stuck")
             except Failure as failure:
                 return self.fail(str(failure))
 
@@ -364,7 +381,7 @@ class World:
             page = min(self.random.randrange(PAGES), self.random.randrange(PAGES))
             self.origin.versions[page] += 1
             version = self.origin.versions[page]
-            order = self.random.choice(({"urls": [f"http://a.test/p/{page}"]}, {"surrogate_keys": [f"page-{page}"]}, {"prefixes": [f"http://a.test/p/{page}"]}))
+            order = self.random.choice(({"urls": [f"http://a.test{path(page)}"]}, {"surrogate_keys": [f"page-{page}"]}, {"prefixes": [f"http://a.test{path(page)}"]}))
             order |= {"wait": True, "timeout": "5s"}
             begun = time.monotonic()
             while not self.over:
@@ -375,7 +392,7 @@ class World:
                         self.floors[page] = version
                         self.counts["purges"] += 1
                         break
-                except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+                except (OSError, asyncio.IncompleteReadError):
                     pass
                 if time.monotonic() - begun > 2 * STUCK:
                     return self.fail(f"a purge of page {page} is not acknowledged")
@@ -391,6 +408,8 @@ class World:
                 return
             what = self.random.choice(("edge", "edge", "redis"))
             self.counts[f"{what} killed"] += 1
+            if self.edges[1].has_ended():
+                return self.fail("an edge has ended by itself")
             try:
                 if what == "edge":
                     self.edges[1].end()
@@ -416,7 +435,7 @@ class World:
             await self.live()
         finally:
             for process in (*self.edges, self.redis):
-                process.end(signal.SIGTERM)
+                process.end()
 
     async def live(self):
         await self.set_up()
@@ -429,6 +448,12 @@ class World:
         self.over = True
         for task in tasks:
             await task
+        _, metrics = await self.ask(self.edges[0].admin, "GET", "/metrics")
+        lane = [line for line in metrics.decode().splitlines() if line.startswith("edge_lane_requests_total{")]
+        self.counts["lane"] = sum(int(float(line.split()[-1])) for line in lane)
+        for edge in self.edges:
+            if status := await edge.leave():
+                self.fail(f"an edge that was to end ended with status {status}")
 
     def memory(self):
         """Has the edge that lives grown? The first third is for filling up."""
@@ -448,11 +473,13 @@ redis: {{ url: "redis://127.0.0.1:{redis}", timeout: 500ms }}
 fleet: {{ lease: 2s, when_cut_off: revalidate }}
 store: {{ memory: {{ size: 32MiB }}, disk: {{ path: "{folder}/cache-{name}", size: 256MiB }} }}
 cache:
-  pages: {{ stale_while_revalidate: 1s, stale_if_error: 1h, slice: 1MiB, compress: {{ prefer: [ gzip ] }} }}
+  pages: {{ stale_while_revalidate: 1s, stale_if_error: 1h, slice: 1MiB }}
+  texts: {{ extends: pages, compress: {{ prefer: [ gzip ], min_size: 100 }} }}
 upstreams:
   origin: {{ peers: [ "127.0.0.1:{origin}" ], retries: {{ max: 1 }} }}
 routes:
   - {{ name: rooms, match: {{ path: "/rt/{{room}}" }}, upstream: origin, sticky: {{ by: [ path.room ] }}, websocket: {{}} }}
+  - {{ name: texts, match: {{ path: "/t/{{*rest}}" }}, upstream: origin, cache: texts }}
   - {{ name: pages, match: {{ path: "/{{*rest}}" }}, upstream: origin, cache: pages }}
 log: {{ level: warn, access: {{ to: none }} }}
 """
@@ -479,7 +506,7 @@ def main():
         print(f"      {dict(sorted(counts.items()))}, {world.origin.asked} requests reached the origin, {world.origin.cut} of them were cut off", file=sys.stderr)
         checks = [
             ("every answer was exact and none older than an acknowledged purge", not world.failures),
-            ("there were hits, sockets, HTTP/2, purges and copies in gzip to look at", all(counts[name] for name in ("hit", "messages", "http2", "purges", "gzip"))),
+            ("there were hits, sockets, HTTP/2, purges, copies in gzip and the lane to look at", all(counts[name] for name in ("hit", "messages", "http2", "purges", "gzip", "lane"))),
         ]
         if options.seconds >= options.rss_after:
             checks.append(("the memory of the edge that lived did not grow", world.memory()))
