@@ -46,9 +46,7 @@ impl Verdict {
     /// Of a route, whatever is asked of it.
     pub fn of(route: &Route) -> Self {
         let is_plain = matches!(route.action, Action::Upstream(_)) && route.sticky.is_none();
-        // Which of its codings is the answer, the long way says.
-        let is_as_stored = route.cache.as_ref().is_some_and(|policy| policy.compress.is_none());
-        if is_plain && route.websocket.is_none() && is_as_stored { Self::Cacheable } else { Self::Ask }
+        if is_plain && route.websocket.is_none() && route.cache.is_some() { Self::Cacheable } else { Self::Ask }
     }
 }
 
@@ -205,6 +203,10 @@ impl Exchange<'_> {
         let Ahead::Looked(look) = ahead else { return None };
         let (found, now) = look.findings.fresh()?;
         let stored = &found.stored;
+        if self.asking().has_codings(stored) {
+            // Which of its codings is the answer, the long way says.
+            return None;
+        }
         let body = match &stored.body {
             _ if !is_get || without_body(stored.meta.status) => Pieces::None,
             Body::Inline(bytes) => Pieces::One(bytes.clone()),

@@ -185,6 +185,7 @@ fn policy() -> impl Strategy<Value = String> {
         "bypass: { cookies: [ admin ], query: [ nocache ] }",
         "refresh: { headers: [ x-refresh ] }",
         "stale_while_revalidate: 20s",
+        "compress: { types: [ \"text/*\" ] }",
     ];
     proptest::sample::subsequence(keys.clone(), 0..keys.len()).prop_map(|keys| keys.join(", "))
 }
