@@ -364,6 +364,8 @@ impl Refill {
                     }
                     if storing && (!is_stored || !follows) {
                         storing = false;
+                        // Nor is the rest of it written below.
+                        writing = None;
                         self.fill.give_up_storing();
                         self.metrics.refusal(Reason::TooLarge.as_str());
                         let until = Instant::now() + self.policy.collapse.uncacheable_for;

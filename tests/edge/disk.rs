@@ -147,6 +147,19 @@ async fn a_body_larger_than_memory_goes_to_disk_while_it_comes() {
 }
 
 #[tokio::test]
+async fn a_body_that_turns_out_too_large_is_not_written_to_its_end() {
+    let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
+    origin.serve("/endless", cacheable(body(24 << 20)).chunked());
+    let memory = "memory: { size: 4MiB, object_max: 1MiB }";
+    let edge = start_with(&origin, folder.path(), memory, "size: 64MiB, object_max: 4MiB", "").await;
+    assert!(edge.get("/endless").await.body == body(24 << 20));
+    settled(&edge).await;
+    let written = edge.metric("edge_cache_stored_bytes{tier=\"disk\"}");
+    assert!(written < f64::from(6 << 20), "{written} bytes were written of what is not stored");
+    assert_eq!(edge.metric("edge_cache_stored_responses{tier=\"disk\"}"), 0.0);
+}
+
+#[tokio::test]
 async fn slices_are_put_together_on_disk() {
     let (origin, folder, whole) = (origin().await, tempfile::tempdir().unwrap(), body(300_000));
     let file: Arc<[u8]> = whole.clone().into();
