@@ -199,6 +199,9 @@ impl Fill {
         let mut state = self.lock();
         state.storing = false;
         state.forget_behind();
+        drop(state);
+        // Who waits for what is gone now waits for nothing.
+        self.changed.notify_waiters();
     }
 
     /// Waits until the fastest reader is near enough; false when nobody reads. Returns at once while storing.
@@ -287,6 +290,14 @@ impl State {
         }
     }
 
+    /// The part below that `at` lies in, and how far in it, where it is no longer here.
+    fn below(&self, at: u64) -> Option<(Arc<Below>, Part, usize)> {
+        let through = self.through.as_ref().filter(|_| at < self.base)?;
+        let at = through.start + at;
+        let part = through.parts.get(through.parts.partition_point(|part| part.end() <= at))?;
+        Some((Arc::clone(&through.below), *part, usize::try_from(at.checked_sub(part.start)?).ok()?))
+    }
+
     /// What follows `at`: up to `pieces_max` pieces.
     fn after(&self, at: u64, pieces_max: usize) -> Vec<Bytes> {
         let mut found = Vec::new();
@@ -353,7 +364,8 @@ impl Reader {
             let notified = fill.changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if let Some((below, part, skip)) = self.behind() {
+            let behind = fill.lock().below(self.at);
+            if let Some((below, part, skip)) = behind {
                 return self.read_below(&below, part, skip).await;
             }
             if let Some(result) = self.ready() {
@@ -361,15 +373,6 @@ impl Reader {
             }
             notified.await;
         }
-    }
-
-    /// The part below that what comes next lies in, and how far in it, where it is no longer here.
-    fn behind(&self) -> Option<(Arc<Below>, Part, usize)> {
-        let state = self.fill.lock();
-        let through = state.through.as_ref().filter(|_| self.at < state.base)?;
-        let at = through.start + self.at;
-        let part = through.parts.get(through.parts.partition_point(|part| part.end() <= at))?;
-        Some((Arc::clone(&through.below), *part, usize::try_from(at.checked_sub(part.start)?).ok()?))
     }
 
     async fn read_below(&mut self, below: &Below, part: Part, skip: usize) -> Result<Vec<Bytes>, Broken> {
@@ -384,8 +387,8 @@ impl Reader {
     pub fn ready(&mut self) -> Option<Result<Vec<Bytes>, Broken>> {
         let mut state = self.fill.lock();
         if self.at < state.base {
-            // Where it is below, reading takes a moment.
-            return state.through.is_none().then_some(Err(Broken::TooSlow));
+            // Where it is below, reading takes a moment. Where storing was given up it may be nowhere.
+            return state.below(self.at).is_none().then_some(Err(Broken::TooSlow));
         }
         if self.at < state.len {
             let pieces = state.after(self.at, Self::PIECES_MAX);
@@ -410,7 +413,10 @@ impl Drop for Reader {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+    use crate::telemetry::Metrics;
 
     fn bytes(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
@@ -464,6 +470,23 @@ mod tests {
         fill.finish(Ok(()));
         assert_eq!(read_all(slow).await, Err(Broken::TooSlow));
         assert_eq!(read_all(fast).await, Ok(Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn who_is_behind_a_write_that_was_given_up_is_cut_off() {
+        let fill = Fill::new();
+        let (slow, mut fast) = (fill.reader(), fill.reader());
+        // To no tier: nothing of it can be read below.
+        fill.write_through(Arc::new(Below::new(None, 7, &Metrics::new())), 0);
+        fill.give_up_storing();
+        let piece = Bytes::from(vec![0; 1024 * 1024]);
+        for _ in 0..40 {
+            fill.push(piece.clone());
+            assert!(!fast.next().await.expect("pieces are there").is_empty());
+        }
+        drop(fast);
+        assert_eq!(read_all(slow).now_or_never(), Some(Err(Broken::TooSlow)));
+        assert!(!fill.room().await, "nobody is left to fetch it for");
     }
 
     #[tokio::test]
