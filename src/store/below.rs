@@ -29,7 +29,7 @@ pub enum Spot {
 
 /// A part that can be read, whatever is evicted meanwhile.
 #[derive(Debug, Clone)]
-pub struct Held(Arc<Pinned>);
+pub struct Held(Pinned);
 
 /// All of them, the nearest first.
 pub struct Below {
@@ -143,17 +143,14 @@ impl Below {
 
     /// Sees to it that a part stays readable.
     pub fn hold(&self, part: &Part) -> Option<Held> {
-        self.tiers
-            .iter()
-            .find_map(|Tier::Disk { disk, .. }| disk.pin(std::iter::once(part.id)))
-            .map(|pinned| Held(Arc::new(pinned)))
+        self.tiers.iter().find_map(|Tier::Disk { disk, .. }| disk.pin(part.id)).map(Held)
     }
 
     /// Reads a part that is held.
     pub async fn read(&self, part: &Part, held: &Held) -> Option<Bytes> {
         let read = self.parts.once(part.id, async {
             for Tier::Disk { disk, .. } in &self.tiers {
-                match disk.read_pinned(&held.0, part.id).await {
+                match disk.read_pinned(&held.0).await {
                     Ok(bytes) => return Some(bytes),
                     Err(error) => tracing::debug!(%error, "a part is not read"),
                 }

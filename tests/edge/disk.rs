@@ -160,6 +160,35 @@ async fn a_body_that_turns_out_too_large_is_not_written_to_its_end() {
 }
 
 #[tokio::test]
+async fn while_the_disk_cannot_be_read_what_lies_there_is_fetched() {
+    let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
+    let paths: Vec<_> = (0..9).map(|number| format!("/{number}")).collect();
+    paths.iter().for_each(|path| origin.serve(path, cacheable(body(100_000))));
+    // Heads stay in memory, bodies do not.
+    let edge = start(&origin, folder.path(), "memory: { size: 4MiB, object_max: 64KiB }").await;
+    for path in &paths {
+        edge.get(path).await;
+    }
+    settled(&edge).await;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            std::fs::File::options().write(true).open(path).unwrap().set_len(10).unwrap();
+        }
+    }
+    let (last, others) = paths.split_last().unwrap();
+    for path in others {
+        // What had begun can only break off.
+        let mut client = edge.connect().await;
+        client.send(&get(path)).await;
+        assert!(client.head().await.is_hit() && !client.body(100_000, &mut Vec::new()).await, "{path}");
+    }
+    assert_eq!(edge.metric("edge_store_up{tier=\"disk\"}"), 0.0, "it is left alone");
+    let answer = edge.get(last).await;
+    assert!(!answer.is_hit() && answer.body == body(100_000), "{}", answer.cache_status());
+}
+
+#[tokio::test]
 async fn slices_are_put_together_on_disk() {
     let (origin, folder, whole) = (origin().await, tempfile::tempdir().unwrap(), body(300_000));
     let file: Arc<[u8]> = whole.clone().into();

@@ -37,7 +37,7 @@ mod shards;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
@@ -152,10 +152,12 @@ pub struct Restored {
     pub orders: Vec<Order>,
 }
 
-/// Parts that stay readable.
-#[derive(Debug)]
+/// A part that stays readable.
+#[derive(Debug, Clone)]
 pub struct Pinned {
-    parts: HashMap<u64, (Arc<Segment>, At)>,
+    id: u64,
+    segment: Arc<Segment>,
+    at: At,
 }
 
 /// The open tier. Closes when it is dropped.
@@ -402,16 +404,16 @@ impl Disk {
         self.shared.index.part(id).read().part(id).is_some()
     }
 
-    /// Holds parts so that an eviction does not take them away while they are read; `None` when one is gone already.
-    pub fn pin(&self, ids: impl Iterator<Item = u64>) -> Option<Pinned> {
+    /// Holds a part so that an eviction does not take it away while it is read; `None` when it is gone already, and while reading
+    /// is left alone: an answer that counts on it could not be ended.
+    pub fn pin(&self, id: u64) -> Option<Pinned> {
+        if self.shared.reading.is_open(Instant::now()) {
+            return None;
+        }
+        // While the lock is held, what the index names is not evicted.
         let segments = self.shared.segments.read();
-        let parts = ids
-            .map(|id| {
-                let at = self.shared.index.part(id).read().use_part(id)?;
-                Some((id, (Arc::clone(segments.get(&at.segment)?), at)))
-            })
-            .collect::<Option<_>>()?;
-        Some(Pinned { parts })
+        let at = self.shared.index.part(id).read().use_part(id)?;
+        Some(Pinned { id, segment: Arc::clone(segments.get(&at.segment)?), at })
     }
 
     /// Reads a head, and the body where it is small.
@@ -429,8 +431,8 @@ impl Disk {
     ///
     /// # Errors
     /// When it cannot be read as it was written.
-    pub async fn read_pinned(&self, pinned: &Pinned, id: u64) -> Result<Bytes, ReadError> {
-        let (segment, at) = pinned.parts.get(&id).cloned().ok_or(ReadError::Gone)?;
+    pub async fn read_pinned(&self, pinned: &Pinned) -> Result<Bytes, ReadError> {
+        let Pinned { id, segment, at } = pinned.clone();
         let (reply, answer) = oneshot::channel();
         self.ask(Asked::Part { id, segment, at, reply })?;
         self.answer(answer).await

@@ -85,8 +85,8 @@ fn flush(disk: &Disk) {
 }
 
 fn read_part(disk: &Disk, id: u64) -> Result<Bytes, ReadError> {
-    let pinned = disk.pin([id].into_iter()).ok_or(ReadError::Gone)?;
-    wait(disk.read_pinned(&pinned, id))
+    let pinned = disk.pin(id).ok_or(ReadError::Gone)?;
+    wait(disk.read_pinned(&pinned))
 }
 
 /// The version stored of a family, its body having been read whole.
@@ -218,14 +218,14 @@ fn a_part_that_is_held_is_read_also_when_it_has_been_evicted() {
     put(&disk, 1, 1, 1_000, Some(1_000)).unwrap();
     flush(&disk);
     let id = wait(disk.read_head(1, disk.heads(1)[0])).unwrap().head.parts[0].id;
-    let pinned = disk.pin([id].into_iter()).unwrap();
+    let pinned = disk.pin(id).unwrap();
     for family in 100..700 {
         put(&disk, family, 1, 100_000, None).unwrap();
         flush(&disk);
     }
     assert_eq!((version(&disk, 1), read_part(&disk, id)), (None, Err(ReadError::Gone)));
-    assert_eq!(wait(disk.read_pinned(&pinned, id)), Ok(text(1, 1, 1_000)));
-    assert!(disk.pin([id].into_iter()).is_none());
+    assert_eq!(wait(disk.read_pinned(&pinned)), Ok(text(1, 1, 1_000)));
+    assert!(disk.pin(id).is_none());
 }
 
 #[test]
@@ -343,6 +343,21 @@ fn a_segment_that_was_cut_behind_our_back_is_a_miss() {
     assert_eq!(version(&disk, 1), None);
     assert_eq!(metrics.store_errors.with_label_values(&["disk", "read"]).get(), 1);
     assert!(disk.heads(1).is_empty(), "and is not asked for again");
+}
+
+#[test]
+fn nothing_is_counted_on_while_reading_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path());
+    disk.put_part(7, Bytes::from_static(b"part")).unwrap();
+    flush(&disk);
+    assert!(disk.pin(7).is_some());
+    for _ in 0..READ_FAILURES_MAX {
+        disk.shared.reading.failed(Instant::now());
+    }
+    assert!(disk.pin(7).is_none() && disk.has_part(7));
+    disk.shared.reading.worked();
+    assert!(disk.pin(7).is_some());
 }
 
 #[test]
