@@ -105,19 +105,15 @@ impl Store {
                 // Two texts, one hash: the older response is not this one.
                 continue;
             }
-            if !stored.is_selected_by(request) {
-                other = other.or(Some(stored));
+            // First of all: what was purged is no other variant either.
+            let Some(found) = self.as_found(Arc::clone(stored)) else {
+                self.memory.remove(stored);
                 continue;
+            };
+            if stored.is_selected_by(request) {
+                return Lookup::Found(found);
             }
-            match self.verdict(stored) {
-                PurgeVerdict::Untouched => {
-                    return Lookup::Found(Found { stored: Arc::clone(stored), soft_purged: None });
-                }
-                PurgeVerdict::Soft(at) => {
-                    return Lookup::Found(Found { stored: Arc::clone(stored), soft_purged: Some(at) });
-                }
-                PurgeVerdict::Hard => _ = self.memory.remove(stored),
-            }
+            other = other.or(Some(stored));
         }
         other.map_or(Lookup::Miss, |other| Lookup::VaryMiss(other.meta.vary().clone()))
     }

@@ -33,6 +33,19 @@ async fn a_purge_by_url_takes_all_variants_and_what_the_key_drops() {
 }
 
 #[tokio::test]
+async fn a_variant_that_was_purged_is_no_other_variant() {
+    let origin = origin().await;
+    origin.answer("/a", |_| cacheable("x").field("Vary", "Accept-Language"));
+    let edge = edge(&origin).start().await;
+    let in_language = |language| get("/a").field("Accept-Language", language);
+    edge.ask(&in_language("de")).await;
+    // What clients change is not cleared away: it is found when it is looked for.
+    edge.ask(&ask("POST", "/a")).await;
+    assert_eq!(edge.ask(&in_language("en")).await.cache_status(), "fwd=uri-miss; stored");
+    assert_eq!(edge.ask(&in_language("fr")).await.cache_status(), "fwd=vary-miss; stored");
+}
+
+#[tokio::test]
 async fn a_purge_by_key_takes_what_carries_it_and_one_of_all_takes_all() {
     let origin = origin().await;
     origin.serve("/1", cacheable("x").field("Surrogate-Key", "course:1 course:all"));
