@@ -161,15 +161,19 @@ impl Index {
     }
 
     fn add(&mut self, family: u128, entry: Entry, variants_max: usize, oldest: bool) {
-        self.heads += 1;
         let mut entries = match self.families.remove(&family) {
             None => Vec::new(),
             Some(Family::One(other)) => vec![other],
             Some(Family::Many(entries)) => entries,
         };
         entries.insert(if oldest { entries.len() } else { 0 }, entry);
-        self.heads -= entries.len().saturating_sub(variants_max.max(1));
-        entries.truncate(variants_max.max(1));
+        self.heads += 1;
+        while entries.len() > variants_max.max(1)
+            && let Some(oldest) = entries.pop()
+        {
+            self.heads -= 1;
+            self.note_gone(family, oldest.variant);
+        }
         let joined = match <[Entry; 1]>::try_from(entries) {
             Ok([entry]) => Family::One(entry),
             Err(entries) => Family::Many(entries),
@@ -187,8 +191,9 @@ impl Index {
         }
     }
 
-    /// Takes entries out of a family.
-    fn take_where(&mut self, family: u128, is_meant: impl Fn(&Entry) -> bool) -> bool {
+    /// Takes an entry out of a family.
+    fn take(&mut self, family: u128, variant: u64) -> bool {
+        let is_meant = |entry: &Entry| entry.variant == variant;
         let Some(found) = self.families.get_mut(&family) else { return false };
         let before = found.entries().len();
         if let Family::Many(entries) = found {
@@ -202,10 +207,6 @@ impl Index {
         left < before
     }
 
-    fn take(&mut self, family: u128, variant: u64) -> bool {
-        self.take_where(family, |entry| entry.variant == variant)
-    }
-
     /// Forgets a record, if it is still the one that is meant.
     pub fn remove_at(&mut self, header: &Header, at: At) -> bool {
         match header.kind {
@@ -215,8 +216,12 @@ impl Index {
         }
     }
 
+    /// As [`Index::remove_at`], of a head. An older one of its variant, in a segment that has not been read, does not come back.
     pub fn remove_head_at(&mut self, family: u128, at: At) -> bool {
-        self.take_where(family, |entry| entry.at == at)
+        let entries = self.families.get(&family).map(Family::entries).unwrap_or_default();
+        let Some(variant) = entries.iter().find(|entry| entry.at == at).map(|entry| entry.variant) else { return false };
+        self.note_gone(family, variant);
+        self.take(family, variant)
     }
 
     pub fn remove_part_at(&mut self, id: u64, at: At) -> bool {
@@ -364,12 +369,19 @@ mod tests {
         insert(&mut index, &header(Kind::Head, 1, 0), at(100));
         index.supersede(2, 0, None);
         index.recover(&header(Kind::Tombstone, 3, 0), at(90));
-        for family in 1..=4 {
+        index.recover(&header(Kind::Head, 5, 0), at(80));
+        assert!(index.remove_head_at(5, at(80)), "it could not be read");
+        insert(&mut index, &header(Kind::Head, 6, 0), at(101));
+        let newer = header(Kind::Head, 6, 1);
+        index.supersede(6, 1, Some(102));
+        assert!(index.commit(&newer, 102, at(102), 1), "one variant may be kept");
+        for family in 1..=6 {
             index.recover(&header(Kind::Head, family, 0), at(50));
         }
         index.recovered();
-        let heads: Vec<_> = (1..=4).map(|family| index.heads(family)).collect();
-        assert_eq!(heads, [vec![at(100)], vec![], vec![], vec![at(50)]]);
+        let heads: Vec<_> = (1..=6).map(|family| index.heads(family)).collect();
+        assert_eq!(heads, [vec![at(100)], vec![], vec![], vec![at(50)], vec![], vec![at(102)]]);
+        assert_eq!(index.records(), 3);
     }
 
     #[test]
