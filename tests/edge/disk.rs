@@ -252,7 +252,7 @@ async fn an_unsafe_request_invalidates_for_later_processes_too() {
 }
 
 #[tokio::test]
-async fn readers_of_one_response_share_the_read() {
+async fn many_readers_of_one_response_are_answered_from_disk_at_once() {
     let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
     origin.serve("/a", cacheable(body(200_000)));
     let edge = start(&origin, folder.path(), NO_MEMORY).await;
