@@ -47,15 +47,18 @@ pub struct Held {
     hold: Arc<Hold>,
     /// Not more than [`GATHERED_MAX`]; nothing while the connection is idle.
     out: BytesMut,
+    /// Has everything that `io` took left it? TLS takes bytes that it cannot write yet.
+    is_flushed: bool,
 }
 
 impl Held {
     pub fn new(prefix: BytesMut, io: Stream, hold: Arc<Hold>) -> Self {
-        Self { prefix, io, hold, out: BytesMut::new() }
+        Self { prefix, io, hold, out: BytesMut::new(), is_flushed: true }
     }
 
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
+            self.is_flushed = false;
             match ready!(Pin::new(&mut self.io).poll_write(context, &self.out))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.out.advance(written),
@@ -90,13 +93,15 @@ impl AsyncWrite for Held {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.hold.is_on.load(Ordering::Relaxed) {
-            if !self.out.is_empty() {
+            if !self.out.is_empty() || !self.is_flushed {
                 self.hold.has_held.store(true, Ordering::Relaxed);
             }
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_out(context))?;
-        Pin::new(&mut self.io).poll_flush(context)
+        ready!(Pin::new(&mut self.io).poll_flush(context))?;
+        self.is_flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

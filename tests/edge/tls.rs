@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -24,12 +24,12 @@ const ROUTES: &str = "log: { access: { to: none } }
 routes: [ { name: home, match: { path: \"/{*rest}\" }, respond: { status: 200, body: home } } ]\n";
 
 /// A certificate of its own authority in a directory of its own.
-struct Certificate {
+pub struct Certificate {
     directory: tempfile::TempDir,
     der: CertificateDer<'static>,
 }
 
-fn certificate(names: &[&str]) -> Certificate {
+pub fn certificate(names: &[&str]) -> Certificate {
     let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -40,13 +40,13 @@ fn certificate(names: &[&str]) -> Certificate {
 
 impl Certificate {
     /// The `tls` of a listener that has this certificate.
-    fn tls(&self, keys: &str) -> String {
+    pub fn tls(&self, keys: &str) -> String {
         let at = self.directory.path().display();
         format!("tls: {{ certificates: [ {{ cert: \"{at}/cert.pem\", key: \"{at}/key.pem\" }} ]{keys} }}")
     }
 
     /// A client that trusts it.
-    fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&str]) -> TlsConnector {
+    pub fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&str]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("it is its own authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -69,10 +69,17 @@ impl Certificate {
     }
 }
 
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
+pub const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 
 async fn connect(edge: &Edge, client: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
-    let plain = TcpStream::connect(edge.address).await?;
+    secure(TcpStream::connect(edge.address).await?, client).await
+}
+
+/// The handshake of a client that means `a.test`.
+pub async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    plain: S,
+    client: &TlsConnector,
+) -> std::io::Result<TlsStream<S>> {
     within(client.connect(ServerName::try_from("a.test").expect("a name"), plain)).await
 }
 

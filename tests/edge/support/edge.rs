@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,7 +11,9 @@ use eduham_edge::{
     app::{self, Bound, Running},
     clock::Clock,
     config::{self, FixedEnvironment, Options},
+    front::{App, Front},
 };
+use pingora_core::protocols::Stream;
 
 use super::{
     client::{Answer, Ask, Connection, Http2, ask, get},
@@ -197,6 +200,15 @@ impl Edge {
 
     pub async fn http2(&self) -> Http2 {
         Http2::open(self.address).await
+    }
+
+    /// Serves a stream, with the room that a test has given it, like a connection to the first listener.
+    pub fn serve(&self, stream: Stream) {
+        let edge = Arc::clone(self.running.edge());
+        let listener = edge.snapshot.load().config.server.listeners[0].clone();
+        let front = Front::new(edge, listener, Arc::default()).expect("a listener that there is");
+        let app = App::new(Arc::new(front));
+        tokio::spawn(async move { app.serve(stream).await });
     }
 
     pub fn now(&self) -> SystemTime {
