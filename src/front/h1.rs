@@ -143,7 +143,7 @@ fn switch(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, early: Byt
 }
 
 /// Waits for the next head: idle time to its first byte, then one deadline to its last. Whatever is answered is written
-/// before.
+/// before: how long the client takes for that is no time of its next head.
 #[expect(clippy::too_many_arguments, reason = "the state of the loop, taken apart")]
 async fn next_head(
     io: &mut Stream,
@@ -155,7 +155,7 @@ async fn next_head(
     leaving: &mut Leaving,
     lane: &mut Lane<'_>,
 ) -> Next {
-    let mut begun: Option<Instant> = (!input.is_empty()).then(Instant::now);
+    let mut begun: Option<Instant> = None;
     loop {
         let may_be_http2 =
             is_first && !input.is_empty() && PREFACE.starts_with(&input[..input.len().min(PREFACE.len())]);
@@ -171,6 +171,9 @@ async fn next_head(
         }
         if let Err(bad) = head {
             return Next::Refused(Refusal::BadRequest(bad));
+        }
+        if !input.is_empty() {
+            begun.get_or_insert_with(Instant::now);
         }
         let read = match begun {
             Some(begun) => {
@@ -195,9 +198,7 @@ async fn next_head(
             Ok(0) if input.is_empty() => return Next::Closed,
             // Half a head is no request, and its sender waits for no answer.
             Ok(0) | Err(IoError::Io(_)) => return Next::Closed,
-            Ok(_) => {
-                begun.get_or_insert_with(Instant::now);
-            }
+            Ok(_) => {}
             Err(IoError::Timeout(_)) if begun.is_some() => return Next::Refused(Refusal::HeadTimeout),
             Err(IoError::Timeout(_)) => return Next::Closed,
         }

@@ -1,10 +1,15 @@
 //! The lane gives what the long way gives: byte for byte, record for record; and what is not plain does not take it.
 
-use std::{collections::HashMap, fmt::Write as _, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::TcpStream,
 };
 
@@ -523,4 +528,40 @@ async fn an_edge_that_leaves_says_so_with_a_hit_and_closes() {
     assert!(answer.is_hit() && answer.field("connection").as_deref() == Some("close"), "{answer:?}");
     assert!(connection.closed().await);
     eventually("both are counted", || in_lane(&edge) == 2).await;
+}
+
+/// Longer than any step of a test that does not wait; what must not be counted is at least so long.
+const LONG: Duration = Duration::from_millis(300);
+
+/// Sends `requests` over a connection that takes no whole answer before it is read, and lets the edge wait [`LONG`] with the first
+/// one in its hands; gives the client's side, from which nothing has been read, and when that was over.
+async fn kept_waiting(edge: &Edge, requests: &str) -> (DuplexStream, Instant) {
+    const ROOM: usize = 200;
+    assert!(requests.len() < ROOM, "they come together");
+    let (near, mut far) = tokio::io::duplex(ROOM);
+    edge.serve(Box::new(near));
+    within(far.write_all(requests.as_bytes())).await.expect("it is taken");
+    let mut one = [0];
+    // An answer is on its way, and has no room.
+    within(far.read_exact(&mut one)).await.expect("an answer");
+    assert_eq!(one, *b"H");
+    let began = Instant::now();
+    eventually("it has waited", || began.elapsed() >= LONG).await;
+    (far, Instant::now())
+}
+
+#[tokio::test]
+async fn the_time_for_a_head_begins_when_the_answers_before_it_have_been_taken() {
+    let origin = origin().await;
+    origin.serve("/page", cacheable(varied(3_000)));
+    let edge = edge(&origin).server(&format!("limits: {{ header_timeout: {}ms }}", LONG.as_millis())).start().await;
+    let _ = edge.get("/page").await;
+    edge.settled().await;
+    let (mut client, taken) = kept_waiting(&edge, "GET /page HTTP/1.1\r\nHost: a.test\r\n\r\nGET /page HT").await;
+    let mut answers = Vec::new();
+    within(client.read_to_end(&mut answers)).await.expect("both answers and the end");
+    let answers = String::from_utf8_lossy(&answers);
+    assert!(answers.starts_with("TTP/1.1 200 ") && answers.contains("HTTP/1.1 408 "), "{answers}");
+    assert!(taken.elapsed() >= LONG, "the client still had its time");
+    assert_eq!(in_lane(&edge), 1);
 }
