@@ -323,6 +323,17 @@ impl Exchange<'_> {
         self.sign(outgoing);
     }
 
+    /// [`note_head`](Self::note_head) of an answer made from a stored head, without making it: what is recorded is the stored
+    /// response's, but for what the policy tells browsers.
+    pub(super) fn note_reused_head(&mut self, meta: &Meta, now: SystemTime) {
+        if self.edge.access.enabled() {
+            self.note_head(&meta.fields);
+            let mut answered = std::mem::take(&mut self.trace.answered);
+            self.tell_browsers(&mut answered, meta, now);
+            self.trace.answered = answered;
+        }
+    }
+
     /// `browser_ttl` of the policy.
     fn tell_browsers(&self, outgoing: &mut HeaderMap, meta: &Meta, now: SystemTime) {
         let policy = self.trace.route.as_ref().and_then(|route| route.cache.as_ref());

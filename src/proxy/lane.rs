@@ -183,10 +183,7 @@ impl Exchange<'_> {
         };
         self.note_reused(&stored.meta, now, None);
         self.trace.status = stored.meta.status.as_u16();
-        if self.edge.access.enabled() {
-            let fields = self.reusing(&stored.meta, now);
-            self.note_head(&fields);
-        }
+        self.note_reused_head(&stored.meta, now);
         let (age, ttl) = (self.trace.age.unwrap_or_default(), self.trace.ttl.unwrap_or_default());
         Some(Hit {
             age: age.as_secs(),
