@@ -15,7 +15,7 @@ use super::{
 /// Bytes of a method; the longest registered one is `UPDATEREDIRECTREF` (17).
 pub const METHOD_MAX: usize = 32;
 
-/// Bytes of a field section that is remembered; what browsers send with their cookies is shorter.
+/// Bytes of a head whose field section is remembered, and keeps all of it; what browsers send with their cookies is shorter.
 const REMEMBERED_MAX: usize = 2 * 1024;
 
 /// What surrounds method and target in a request line: two spaces, the version, CRLF.
@@ -129,7 +129,7 @@ impl HeadReader {
                 let (at, count, version) = (line_end + 2, self.scan.lines - 1, line.version);
                 let section = request::section(&head, at, count, version, &self.limits)?;
                 let parsed = line.with(&section)?;
-                let is_short = length - at <= REMEMBERED_MAX;
+                let is_short = length <= REMEMBERED_MAX;
                 self.last = is_short.then(|| Last { bytes: head.slice(at..), version, section });
                 buf.advance(skip + length);
                 self.scan = Scan::default();
@@ -225,5 +225,27 @@ impl Scan {
             return Err(BadHead::TooLarge);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_head_is_not_kept_for_its_short_fields() {
+        let limits = HeadLimits {
+            header_bytes: 16 * 1024,
+            header_count: 10,
+            target_bytes: 8 * 1024,
+            underscore_headers: UnderscoreHeaders::Drop,
+        };
+        for (target, is_kept) in [(100, true), (REMEMBERED_MAX, false)] {
+            let mut reader = HeadReader::new(limits);
+            let target = "t".repeat(target);
+            let mut buf = BytesMut::from(format!("GET /{target} HTTP/1.1\r\nHost: a.test\r\n\r\n").as_bytes());
+            assert!(reader.request(&mut buf).unwrap().is_some());
+            assert_eq!(reader.last.is_some(), is_kept, "{} bytes", target.len());
+        }
     }
 }
