@@ -12,10 +12,13 @@ use crate::{
     wire::io::{self, IoError, Outgoing},
 };
 
-/// Answers that are written at once. Who pipelines more gets them in turns, and what is written is recorded in time.
-const ANSWERS_MAX: usize = 64;
-/// Bytes of answers after which they are written.
+/// Answers that are written at once, pipelined ones or those of streams. Who asks for more gets them in turns, and what is written is
+/// recorded in time.
+pub const ANSWERS_MAX: usize = 64;
+/// Bytes of heads and bodies after which they are written.
 const BYTES_MAX: u64 = 64 * 1024;
+/// Answers for which there is room while nothing is to be written: few clients pipeline, and all of them are idle at times.
+const ROOM_KEPT: usize = 8;
 
 /// Answers on their way out, in order.
 pub struct Lane<'a> {
@@ -49,7 +52,7 @@ impl<'a> Lane<'a> {
         begun.write_head(&hit, keep_alive, out);
         let head = (out.len() - before) as u64;
         hit.push_to(&mut self.out);
-        self.bytes += length;
+        self.bytes += head + length;
         self.answered.extend(lane::Answered::take(request).map(|to| Answered { to, head, length, unsent: 0 }));
     }
 
@@ -81,6 +84,7 @@ impl<'a> Lane<'a> {
             let (sent, times) = (length.saturating_sub(unsent), [first.unwrap_or(last), last]);
             to.record(self.edge, self.connection, unsent > 0, sent, times);
         }
+        self.answered.shrink_to(ROOM_KEPT);
         self.bytes = 0;
         written
     }

@@ -28,6 +28,9 @@ const SLICES_MAX: usize = 64;
 const FRONT: usize = 1024;
 /// What is copied together at most: beyond it a second slice costs less than the copy.
 const FRONT_MAX: usize = 4 * 1024;
+/// Room for heads that is kept once they are written: what a client with some requests in flight needs, and no more for each
+/// one that is idle.
+const FRONT_KEPT: usize = 16 * 1024;
 
 /// A timer that is further away has not fired, however it rounds, and is not asked.
 const NEAR: Duration = Duration::from_secs(1);
@@ -187,6 +190,17 @@ impl Outgoing {
             self.pieces.pop_front();
         }
     }
+
+    /// Gives back the room of what has been written, where so many bytes were a head or stood by one.
+    fn release(&mut self, front: usize) {
+        debug_assert!(self.is_empty(), "what is not written has its room");
+        if front > FRONT_KEPT {
+            self.front = BytesMut::new();
+        }
+        if self.pieces.capacity() > SLICES_MAX {
+            self.pieces = VecDeque::new();
+        }
+    }
 }
 
 impl Default for Outgoing {
@@ -201,9 +215,10 @@ impl Extend<Bytes> for Outgoing {
     }
 }
 
-/// Writes all of it and leaves it empty. `within` bounds each single write, so that a slow reader is kept and a dead one
-/// is not.
+/// Writes all of it and leaves it empty, without much room. `within` bounds each single write, so that a slow reader is kept
+/// and a dead one is not.
 pub async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, out: &mut Outgoing, within: Duration) -> Result<(), IoError> {
+    let front = out.front.len();
     while !out.is_empty() {
         let written = bounded(within, poll_fn(|context| out.poll_write(to, context))).await?;
         if written == 0 {
@@ -211,6 +226,7 @@ pub async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, out: &mut Outgoing, wi
         }
         out.advance(written);
     }
+    out.release(front);
     bounded(within, to.flush()).await
 }
 
@@ -270,6 +286,26 @@ mod tests {
             tokio::join!(write, async { far.read_to_end(&mut received).await.unwrap() });
             assert_eq!(received, [b"head", &pieces.concat()[..]].concat(), "{room} bytes at once");
             assert!(out.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_keeps_no_more_room_than_a_few_answers_need() {
+        for room in [1_000, 1_000_000] {
+            let (mut near, mut far) = tokio::io::duplex(room);
+            let mut out = Outgoing::new();
+            for _ in 0..200 {
+                out.head().extend_from_slice(&[b'h'; 600]);
+            }
+            out.extend((0..1_000).map(|_| Bytes::from_static(&[b'l'; FRONT_MAX + 1])));
+            let write = async {
+                write_all(&mut near, &mut out, LONG).await.unwrap();
+                drop(near);
+            };
+            tokio::join!(write, async { far.read_to_end(&mut Vec::new()).await.unwrap() });
+            // What was advanced over counts too; room grows by doubling.
+            assert!(!out.front.try_reclaim(2 * FRONT_KEPT + 1), "{room}");
+            assert!(out.pieces.capacity() <= SLICES_MAX, "{room}");
         }
     }
 
