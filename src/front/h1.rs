@@ -16,7 +16,13 @@ use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
 use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
 
-use super::{Limits, lane::Lane, leaving::Leaving, linger::linger, tunnel};
+use super::{
+    Limits,
+    lane::Lane,
+    leaving::{LAST_WORD, Leaving},
+    linger::linger,
+    tunnel,
+};
 use crate::{
     proxy::{
         Edge,
@@ -36,9 +42,6 @@ use crate::{
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A body that nobody wanted is read up to here to keep the connection; a larger one costs it.
 const DISCARD_MAX: u64 = 256 * 1024;
-/// How long an idle connection may still ask once after the edge has begun to leave: its client may be sending just now,
-/// and is then told with its answer.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pieces that are gathered before they are written: one vectored write.
 const GATHER_PIECES_MAX: usize = 64;
 /// Bytes that are gathered before they are written.

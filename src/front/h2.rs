@@ -24,6 +24,8 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use super::{
     Http2, Limits, UnderscoreHeaders,
     held::{Held, Hold},
+    lane::ANSWERS_MAX,
+    leaving::LAST_WORD,
 };
 use crate::{
     proxy::{
@@ -45,12 +47,8 @@ const PENDING_RESETS_MAX: usize = 20;
 /// A client that has given up so many streams of a connection, and more than half of all, asks in order to make work:
 /// rapid reset again, slow enough to be served.
 const ABANDONED_MAX: usize = 256;
-/// How long a connection that was told to end may still bring the requests that were on their way.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// What one stream may have queued for the connection.
 const SEND_BUFFER_MAX: usize = 256 * 1024;
-/// Answers that are gathered before they are written. A client that asks faster gets them in turns.
-const ANSWERS_MAX: usize = 64;
 
 /// Serves a connection until it ends. `prefix` is what was read of it already.
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, io: Stream, prefix: BytesMut, http2: &Http2) {

@@ -4,11 +4,16 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use tokio::sync::watch;
 
 use crate::proxy::Edge;
+
+/// How long a connection may still ask after the edge has begun to leave, or after it was told to end: its client may be sending just
+/// now, and is then told with its answer.
+pub const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// When the edge begins to leave, as a connection that waits sees it. One registration for its life, and one look at a number
 /// per wait.
