@@ -66,7 +66,7 @@ enum Next {
 pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Stream) -> Left {
     let mut input = BytesMut::new();
     let mut timer = Timer::default();
-    let mut leaving = Leaving::of(edge);
+    let mut leaving = Leaving::of(&edge.draining);
     let mut is_first = true;
     let mut lane = Lane::new(edge, connection);
     let mut limits = edge.snapshot.load().config.server.limits;

@@ -7,9 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
-use crate::proxy::Edge;
+use tokio::{sync::watch, task::coop::unconstrained};
 
 /// How long a connection may still ask after the edge has begun to leave, or after it was told to end: its client may be sending just
 /// now, and is then told with its answer.
@@ -26,12 +24,14 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    pub fn of(edge: &Edge) -> Self {
-        let seen = edge.draining.subscribe();
+    /// `draining` of the edge.
+    pub fn of(draining: &watch::Sender<bool>) -> Self {
+        let seen = draining.subscribe();
         let mut told = seen.clone();
-        let wait = Box::pin(async move {
+        // A task that has used up its budget is told to wait without having been registered.
+        let wait = Box::pin(unconstrained(async move {
             let _ = told.wait_for(|is_draining| *is_draining).await;
-        });
+        }));
         let began = *seen.borrow();
         Self { began, seen, wait, waker: None }
     }
@@ -52,5 +52,49 @@ impl Leaving {
             self.wait.as_mut().poll(context)
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, task::Context};
+
+    use tokio::task::coop;
+
+    use super::*;
+
+    /// As a task is that has read much.
+    fn exhaust_budget(context: &mut Context<'_>) {
+        while let Poll::Ready(proceed) = coop::poll_proceed(context) {
+            proceed.made_progress();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_done_much_is_told_too() {
+        let draining = watch::Sender::new(false);
+        let told = tokio::spawn({
+            let mut leaving = Leaving::of(&draining);
+            async move {
+                let mut begun = pin!(leaving.begun());
+                let mut is_first = true;
+                poll_fn(|context| {
+                    if std::mem::take(&mut is_first) {
+                        exhaust_budget(context);
+                    }
+                    begun.as_mut().poll(context)
+                })
+                .await;
+            }
+        });
+        // It is woken once to go on with a new budget, and then only by the sign.
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        draining.send_replace(true);
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        assert!(told.is_finished());
     }
 }

@@ -14,7 +14,10 @@ use pingora_timeout::{
     Timeout,
     fast_timeout::{FastOrTokioTimeout, fast_timeout},
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    task::coop::{Unconstrained, unconstrained},
+};
 
 /// One read asks for at least so much room: a whole ordinary head, a quarter of a TLS record.
 const READ_MIN: usize = 4 * 1024;
@@ -55,7 +58,8 @@ struct Armed {
     at: Instant,
     /// Who is woken then.
     waker: Waker,
-    sleep: Timeout<Pending<()>, FastOrTokioTimeout>,
+    /// Long ones are tokio's, which tells a task that has used up its budget to wait without having registered it.
+    sleep: Unconstrained<Timeout<Pending<()>, FastOrTokioTimeout>>,
 }
 
 impl Timer {
@@ -75,7 +79,7 @@ impl Timer {
             if left.is_zero() {
                 return Poll::Ready(());
             }
-            let mut sleep = fast_timeout(left, pending());
+            let mut sleep = unconstrained(fast_timeout(left, pending()));
             if Pin::new(&mut sleep).poll(context).is_pending() {
                 self.0 = Some(Armed { at: deadline, waker: context.waker().clone(), sleep });
                 return Poll::Pending;
