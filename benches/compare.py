@@ -79,7 +79,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Of the process and its children: Varnish works in one."""
-        fields = {int(path.parent.name): path.read_text().rpartition(")")[2].split() for path in stats()}
+        fields = {pid: text.rpartition(")")[2].split() for pid, text in stats()}
         family, ticks = [self.process.pid], 0
         for pid in family:
             ticks += int(fields[pid][11]) + int(fields[pid][12])
@@ -96,12 +96,13 @@ class Server:
 
 
 def stats():
+    """The pid of each process, and what /proc says of it."""
     for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
-            path.read_text()
-            yield path
+            text = path.read_text()
         except OSError:
-            pass  # it has ended
+            continue  # it has ended
+        yield int(path.parent.name), text
 
 
 def render(name: str, directory: pathlib.Path, **values) -> str:
