@@ -19,6 +19,11 @@ import urllib.request
 from compare import HERE, LOAD_CORE, PROXY_CORE, Server, free_port, render
 
 BODY = 1024
+# Rounds of 2 s in a row that may store nothing new, before what is asked for is said not to fit into memory.
+IDLE_ROUNDS_MAX = 5
+# A server that needs no more of a processor than this in a second is at rest; one that is not after so many seconds never will be.
+AT_REST = 0.05
+AT_REST_SECONDS_MAX = 300
 FILL = """
 local from, to = tonumber(os.getenv("FROM")), tonumber(os.getenv("TO"))
 local at = from
@@ -66,7 +71,11 @@ class Bench:
         self.read_script.write_text(READ)
 
     def fill(self, count: int):
+        most, idle = -1, 0
         while (stored := int(metric(self.admin, 'edge_cache_stored_responses{tier="memory"}'))) < count:
+            most, idle = max(most, stored), 0 if stored > most else idle + 1
+            if idle == IDLE_ROUNDS_MAX:
+                sys.exit(f"{stored} of {count} are stored and no more will be: see store.memory in conf/growth.yaml")
             wrk(self.fill_script, self.port, 2, FROM=max(stored - 64, 0), TO=count)
 
     def cost(self, count: int) -> float:
@@ -87,12 +96,13 @@ class Bench:
     def at_rest(self) -> float:
         """Waits until what purges took is cleared away; gives the seconds of processor time that it cost."""
         before = last = self.server.cpu_seconds()
-        while True:
+        for _ in range(AT_REST_SECONDS_MAX):
             time.sleep(1)
             now = self.server.cpu_seconds()
-            if now - last < 0.05:
+            if now - last < AT_REST:
                 return now - before
             last = now
+        sys.exit(f"the server still works {AT_REST_SECONDS_MAX} s after the purges; see what it does in its own metrics")
 
 
 def main():
