@@ -89,9 +89,14 @@ pub struct Stored {
 
 impl Stored {
     fn weight(&self) -> u64 {
-        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
-        // Twice: as fields, and as the text of a hit.
-        let head = 2 * self.meta.fields.iter().map(line).sum::<usize>();
+        // A line is there as a field, and in as many texts of a hit as there may be, between `: ` and CRLF.
+        const FIELD: usize = 32;
+        const TEXT: usize = 4;
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            let length = name.as_str().len() + value.len();
+            (length + FIELD) + self.heads.len() * (length + TEXT)
+        };
+        let head = self.meta.fields.iter().map(line).sum::<usize>();
         let body = match &self.body {
             Body::Inline(bytes) => bytes.len(),
             Body::Parts(parts) => size_of_val(parts.all()),

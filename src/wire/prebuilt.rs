@@ -78,12 +78,6 @@ impl Prebuilt {
         out.put_slice(&self.text[from..]);
         write::put_ending(out, self.status, ending);
     }
-
-    /// Bytes that it takes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.text.len()
-    }
 }
 
 #[cfg(test)]
