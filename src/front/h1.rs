@@ -26,7 +26,7 @@ use super::{
 use crate::{
     proxy::{
         Edge,
-        downstream::{ClientGone, Length, OutgoingHead, RequestBody, RequestBodyError, ResponseSink},
+        downstream::{ClientGone, OutgoingHead, RequestBody, RequestBodyError, ResponseSink},
         exchange::{self, Begun, Ended},
         receive::Connection,
         synth::Refusal,
@@ -504,11 +504,7 @@ impl ResponseSink for Sink<'_> {
     }
 
     async fn head(&mut self, head: &OutgoingHead) -> Result<(), ClientGone> {
-        let (framing, announced) = match head.length {
-            Length::None { announced } => (Framing::None, announced),
-            Length::Known(length) => (Framing::Length(length), None),
-            Length::Unknown => (Framing::Chunked.for_client(self.version), None),
-        };
+        let (framing, announced) = head.length.framing(self.version);
         self.keep_alive &= !head.close && framing != Framing::UntilClose && self.can_be_skipped();
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let keep_alive = self.keep_alive || switching;

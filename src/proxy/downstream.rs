@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
+use crate::wire::{Framing, Version};
+
 /// A request body that failed while it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
@@ -68,6 +70,17 @@ pub enum Length {
     Known(u64),
     /// Until it ends.
     Unknown,
+}
+
+impl Length {
+    /// How a message of HTTP/1.x ends that is so long; with it the length to announce where no body follows.
+    pub fn framing(self, version: Version) -> (Framing, Option<u64>) {
+        match self {
+            Self::None { announced } => (Framing::None, announced),
+            Self::Known(length) => (Framing::Length(length), None),
+            Self::Unknown => (Framing::Chunked.for_client(version), None),
+        }
+    }
 }
 
 /// The head of an answer, ready for any protocol version. No framing and no hop-by-hop fields.

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     cache,
     store::{Body, Stored},
-    wire::{DIGITS_MAX, Ending, Framing, HOLES_MAX, Prebuilt, decimal, io::Outgoing},
+    wire::{DIGITS_MAX, Ending, HOLES_MAX, Prebuilt, decimal, io::Outgoing},
 };
 
 /// What else than the cache has to say of a request before it may be answered from there.
@@ -88,11 +88,8 @@ impl Begun<'_> {
     /// The head of a hit, as values.
     pub fn head(&self, hit: &Hit) -> OutgoingHead {
         let meta = &hit.stored.meta;
-        let length = match &hit.body {
-            Pieces::None => Length::None { announced: (!without_body(meta.status)).then(|| hit.stored.body.length()) },
-            Pieces::One(_) | Pieces::Many(_) => Length::Known(hit.length()),
-        };
-        OutgoingHead { status: meta.status, fields: self.exchange.reusing(meta, hit.now), length, close: false }
+        let fields = self.exchange.reusing(meta, hit.now);
+        OutgoingHead { status: meta.status, fields, length: hit.announced(), close: false }
     }
 
     /// Writes the head of a hit.
@@ -112,16 +109,9 @@ impl Begun<'_> {
             exchange.request.id.as_bytes(),
             hit.max_age.map_or(&[], |seconds| number(seconds, max_age)),
         ];
-        let length = (!without_body(meta.status)).then(|| hit.stored.body.length());
-        let (framing, announced_length) = match (&hit.body, length) {
-            (Pieces::None, announced) => (Framing::None, announced),
-            (_, length) => (Framing::Length(length.unwrap_or_default()), None),
-        };
-        prebuilt.write(
-            out,
-            &fillings,
-            Ending { version: exchange.request.version, framing, announced_length, keep_alive },
-        );
+        let version = exchange.request.version;
+        let (framing, announced_length) = hit.announced().framing(version);
+        prebuilt.write(out, &fillings, Ending { version, framing, announced_length, keep_alive });
     }
 }
 
@@ -219,6 +209,15 @@ impl Hit {
         match self.body {
             Pieces::None => 0,
             Pieces::One(_) | Pieces::Many(_) => self.stored.body.length(),
+        }
+    }
+
+    /// What its head says of its body.
+    fn announced(&self) -> Length {
+        let length = self.stored.body.length();
+        match &self.body {
+            Pieces::None => Length::None { announced: (!without_body(self.stored.meta.status)).then_some(length) },
+            Pieces::One(_) | Pieces::Many(_) => Length::Known(length),
         }
     }
 
