@@ -207,31 +207,28 @@ impl Taken {
             return taken(Next::Exchange(Box::new(begun.park())), stream, Out::Nothing(respond));
         };
         let (response, is_whole) = response(begun.head(&hit));
-        let answered = lane::Answered::take(&mut Some(begun))?;
+        let answered = lane::Answered::of(begun);
         let length = hit.length();
-        let Ok(mut out) = respond.send_response(response, is_whole) else {
-            streams.abandoned.fetch_add(1, Ordering::Relaxed);
-            answered.record(edge, connection, true, 0, [Instant::now(); 2]);
-            return None;
+        let is_sent = match respond.send_response(response, is_whole) {
+            Err(_) => false,
+            Ok(_) if is_whole => true,
+            Ok(mut out) => {
+                out.reserve_capacity(usize::try_from(length).unwrap_or(usize::MAX).min(SEND_BUFFER_MAX));
+                if (out.capacity() as u64) < length {
+                    let rest = Next::Rest(hit.into_pieces().collect(), answered, Instant::now());
+                    return taken(rest, stream, Out::Begun(out));
+                }
+                let mut left = length;
+                hit.into_pieces().all(|piece| {
+                    left -= piece.len() as u64;
+                    out.send_data(piece, left == 0).is_ok()
+                })
+            }
         };
-        if !is_whole {
-            out.reserve_capacity(usize::try_from(length).unwrap_or(usize::MAX).min(SEND_BUFFER_MAX));
-            if (out.capacity() as u64) < length {
-                let rest = Next::Rest(hit.into_pieces().collect(), answered, Instant::now());
-                return taken(rest, stream, Out::Begun(out));
-            }
-            let mut left = length;
-            let is_sent = hit.into_pieces().all(|piece| {
-                left -= piece.len() as u64;
-                out.send_data(piece, left == 0).is_ok()
-            });
-            if !is_sent {
-                streams.abandoned.fetch_add(1, Ordering::Relaxed);
-                answered.record(edge, connection, true, 0, [Instant::now(); 2]);
-                return None;
-            }
+        if !is_sent {
+            streams.abandoned.fetch_add(1, Ordering::Relaxed);
         }
-        answered.record(edge, connection, false, length, [Instant::now(); 2]);
+        answered.record(edge, connection, !is_sent, if is_sent { length } else { 0 }, [Instant::now(); 2]);
         None
     }
 

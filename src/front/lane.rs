@@ -53,7 +53,8 @@ impl<'a> Lane<'a> {
         let head = (out.len() - before) as u64;
         hit.push_to(&mut self.out);
         self.bytes += head + length;
-        self.answered.extend(lane::Answered::take(request).map(|to| Answered { to, head, length, unsent: 0 }));
+        let to = request.take().map(lane::Answered::of);
+        self.answered.extend(to.map(|to| Answered { to, head, length, unsent: 0 }));
     }
 
     pub fn is_empty(&self) -> bool {

@@ -124,12 +124,10 @@ pub struct Answered {
 
 impl Answered {
     /// What is kept of a request that a hit answers, until that is written.
-    pub fn take(begun: &mut Option<Begun<'_>>) -> Option<Self> {
-        let exchange = &mut begun.as_mut()?.exchange;
-        let (receipt, is_recorded) = (exchange.receipt(), exchange.edge.access.enabled());
-        let request = is_recorded.then(|| begun.take()).flatten().map(|begun| Box::new(begun.park()));
-        *begun = None;
-        Some(Self { receipt, request })
+    pub fn of(begun: Begun<'_>) -> Self {
+        let receipt = begun.exchange.receipt();
+        let is_recorded = begun.exchange.edge.access.enabled();
+        Self { receipt, request: is_recorded.then(|| Box::new(begun.park())) }
     }
 
     /// The end of it: whether its client was there to the end, so many bytes of body, and when its first and its last byte

@@ -98,7 +98,7 @@ impl Exchange<'_> {
     }
 
     /// What is counted of it.
-    pub(super) fn receipt(&mut self) -> Receipt {
+    pub(super) fn receipt(&self) -> Receipt {
         let Trace { metrics, status, decision, first_byte, error, .. } = &self.trace;
         Receipt {
             metrics: Arc::clone(metrics.as_ref().unwrap_or_else(|| self.snapshot.router.unmatched())),
