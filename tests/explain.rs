@@ -116,7 +116,7 @@ impl Case {
         let loaded = loaded.map_err(|problems| format!("{problems}\n{config}"))?;
         let (config, metrics) = (&loaded.config, Metrics::new());
         let router = Router::new(&config.routing, |label| metrics.route(label));
-        let object_max = config.store.memory.object_max;
+        let object_max = config.store.object_max();
         let scene = Scene { config, router: &router, hash: &loaded.hash, object_max, seed: 0 };
         let ask = Ask { url: self.url.clone(), method: self.method.parse().unwrap(), headers: self.headers.clone() };
         let answer = self.answer().map(|bytes| Answer::parse(&bytes)).transpose().map_err(|error| error.to_string())?;

@@ -82,6 +82,11 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Is the body larger than the policy itself lets be stored?
+    pub(super) fn is_longer_than_policy(&self) -> bool {
+        self.policy.object_max.is_some_and(|max| self.length.unwrap_or_default() > max)
+    }
+
     fn config(&self, key: &str, to: impl Into<String>, note: &'static str) -> Change {
         let place = self.scene.config.places.of_policy(self.route, key);
         let key = place.as_ref().map_or_else(|| key.to_owned(), |spot| spot.key.clone());
@@ -268,17 +273,21 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
         Reason::TooLarge => {
             let mut changes = Vec::new();
             let length = facts.length.unwrap_or_default();
-            if policy.object_max.is_some_and(|max| length > max) {
+            if facts.is_longer_than_policy() {
                 changes.push(facts.config("object_max", length.to_string(), ""));
             }
             if length > facts.scene.object_max {
-                let place = facts.scene.config.places.key("store.memory.object_max");
+                let key = facts.scene.config.store.object_max_key();
+                let place = facts.scene.config.places.key(key);
                 changes.push(Change {
                     of: Party::Config,
                     key: place.key.clone(),
                     to: Some(length.to_string()),
                     place: Some(place),
-                    note: "at most store.memory.size",
+                    note: match key {
+                        "store.disk.object_max" => "at most store.disk.size and 4GiB",
+                        _ => "at most store.memory.size",
+                    },
                 });
             }
             changes

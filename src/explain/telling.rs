@@ -94,7 +94,9 @@ fn place_of(reason: Reason, facts: &Facts<'_>) -> Option<Spot> {
     let places = &facts.scene.config.places;
     match rules::policy_key(reason) {
         None => places.of_route(facts.route, "cache"),
-        Some("object_max") if facts.policy.object_max.is_none() => Some(places.key("store.memory.object_max")),
+        Some("object_max") if !facts.is_longer_than_policy() => {
+            Some(places.key(facts.scene.config.store.object_max_key()))
+        }
         Some(key) => places.of_policy(facts.route, key),
     }
 }

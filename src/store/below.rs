@@ -46,11 +46,6 @@ impl Below {
         Self { tiers, seed, heads: Flights::new(), parts: Flights::new() }
     }
 
-    /// Bytes of the largest body that one of them keeps.
-    pub fn object_max(&self) -> u64 {
-        self.tiers.iter().map(Tier::object_max).max().unwrap_or_default()
-    }
-
     /// May one of them have something under this key? Costs no I/O.
     pub fn knows(&self, family: u128) -> bool {
         self.tiers.iter().any(|tier| tier.knows(family))

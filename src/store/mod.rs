@@ -150,6 +150,8 @@ struct InProgress {
 pub struct Store {
     memory: Arc<memory::Memory>,
     below: Arc<Below>,
+    /// Bytes of the largest body that some tier keeps.
+    object_max: u64,
     /// Parts are named alike in all tiers, those of an earlier process included.
     next_part: AtomicU64,
     purges: Purges,
@@ -194,6 +196,7 @@ impl Store {
             place = journal.place;
         }
         Ok(Self {
+            object_max: config.object_max(),
             memory,
             below: Arc::new(Below::new(disk, seed, metrics)),
             next_part: AtomicU64::new(fresh),
@@ -216,7 +219,7 @@ impl Store {
 
     /// Bytes of the largest body that some tier keeps.
     pub fn object_max(&self) -> u64 {
-        self.memory.object_max().max(self.below.object_max())
+        self.object_max
     }
 
     /// Bytes of the largest body that is gathered in memory, which keeps none that is larger.
