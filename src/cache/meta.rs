@@ -48,11 +48,13 @@ impl Meta {
         }
     }
 
-    /// [`Meta::ttl`] of a response that a soft purge expired at `purged`.
-    pub fn ttl_after_purge(&self, now: SystemTime, purged: SystemTime) -> i64 {
+    /// [`Meta::ttl`], where a soft purge may have expired it at some instant.
+    pub fn ttl_at(&self, now: SystemTime, soft_purged: Option<SystemTime>) -> i64 {
+        let ttl = self.ttl(now);
+        let Some(purged) = soft_purged else { return ttl };
         let since = now.duration_since(purged).unwrap_or_default();
         let whole = since.as_secs() + u64::from(since.subsec_nanos() > 0);
-        self.ttl(now).min(-whole.cast_signed())
+        ttl.min(-whole.cast_signed())
     }
 
     /// How long the response is fresh, and who said so.
@@ -101,6 +103,15 @@ impl Meta {
         useful + if self.has_validator() { policy.keep } else { Duration::ZERO }
     }
 
+    /// Who says how long it may be answered stale while it is validated.
+    pub fn stale_window(&self) -> StaleWindow {
+        match self.stale_while_revalidate {
+            _ if self.never_stale => StaleWindow::Forbidden,
+            Some(_) => StaleWindow::Origin,
+            None => StaleWindow::Policy,
+        }
+    }
+
     /// The origin's own window beats the policy's; there is none where stale answers are forbidden.
     pub(super) fn stale_while_revalidate_window(&self, policy: &Policy) -> Duration {
         if self.never_stale {
@@ -134,6 +145,17 @@ impl Meta {
     fn resident(&self, now: SystemTime) -> Duration {
         now.duration_since(self.response_time).unwrap_or_default()
     }
+}
+
+/// Who says for how long a stale response may still be answered, while it is validated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StaleWindow {
+    /// Nobody can: stale answers are forbidden.
+    Forbidden,
+    /// The response itself.
+    Origin,
+    #[default]
+    Policy,
 }
 
 /// On which side of its expiry a stored response is, and how far.

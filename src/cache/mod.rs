@@ -56,7 +56,7 @@ pub use groups::{GROUP_BYTES_MAX, GROUPS_MAX, group_text, invalidated_groups};
 pub use invalidate::{Target, invalidated, is_safe};
 pub use key::{Key, bypass, forwarded_cookies, forwarded_query, keyed_query, refreshes, url_hash};
 pub use language::preferred;
-pub use meta::Meta;
+pub use meta::{Meta, StaleWindow};
 pub use pattern::{Glob, PathRule};
 pub use policy::{
     Carries, ClientDirectives, Collapse, CollapseExpired, IgnoreOrigin, Policy, QueryRule, SetCookie, StatusTtl,

@@ -1,13 +1,16 @@
 //! What would change a refusal: a key of the configuration, a field of the origin's response, a field of the request.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::Serialize;
 
 use super::Scene;
 use crate::{
-    cache::{Carries, Glob, Meta, Policy, Reason, ResponseDirectives, SetCookie},
+    cache::{Carries, Glob, Meta, Policy, Reason, ResponseDirectives, SetCookie, StaleWindow},
     config::Spot,
 };
 
@@ -53,8 +56,10 @@ pub(super) struct Facts<'a> {
     pub(super) length: Option<u64>,
     /// Its age then.
     pub(super) age: Duration,
-    /// How long it has been expired.
+    /// How long it has been expired, by age or by a soft purge.
     pub(super) expired: Duration,
+    /// Who would let it be answered nonetheless.
+    pub(super) window: StaleWindow,
 }
 
 impl<'a> Facts<'a> {
@@ -79,6 +84,7 @@ impl<'a> Facts<'a> {
             length: None,
             age,
             expired,
+            window: StaleWindow::default(),
         }
     }
 
@@ -106,8 +112,8 @@ impl<'a> Facts<'a> {
         ResponseDirectives::targeted(self.response).unwrap_or_else(|| ResponseDirectives::parse(self.response))
     }
 
-    /// The origin's directives without some, and with others; a lifetime where there would be none.
-    fn directives_changed(&self, without: &[&str], with: &[String], note: &'static str) -> Change {
+    /// The origin's directives without some, and with others; and the field that they are in.
+    fn members_with(&self, without: &[&str], with: &[String]) -> (HeaderName, Vec<String>) {
         let name = self.cache_control();
         let mut members = members(self.response, &name);
         members.retain(|member| !without.iter().any(|gone| word(member).eq_ignore_ascii_case(gone)));
@@ -115,12 +121,18 @@ impl<'a> Facts<'a> {
             members.retain(|member| !word(member).eq_ignore_ascii_case(word(added)));
             members.push(added.clone());
         }
+        (name, members)
+    }
+
+    /// [`members_with`](Self::members_with), with a lifetime where there would be none.
+    fn directives_changed(&self, without: &[&str], with: &[String], note: &'static str) -> Change {
+        let (name, mut members) = self.members_with(without, with);
         let says_how_long =
             |member: &String| ["max-age", "s-maxage"].iter().any(|name| word(member).eq_ignore_ascii_case(name));
         let listens = name == header::CACHE_CONTROL && !self.policy.ignore_origin.expires;
         let expires = listens && self.response.contains_key(header::EXPIRES);
         if !members.iter().any(says_how_long) && !expires {
-            members.push(max_age("max-age", EXAMPLE));
+            members.push(directive("max-age", EXAMPLE));
         }
         origin(name.as_str(), Some(members.join(", ")), note)
     }
@@ -173,7 +185,7 @@ impl<'a> Facts<'a> {
     /// A lifetime that the age has not reached, by the directive that counts.
     fn longer(&self) -> Change {
         let counts = if self.directives().s_maxage.is_some() { "s-maxage" } else { "max-age" };
-        self.directives_changed(&[], &[max_age(counts, self.age + EXAMPLE)], "longer than its age")
+        self.directives_changed(&[], &[directive(counts, self.age + EXAMPLE)], "longer than its age")
     }
 }
 
@@ -293,11 +305,15 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
             changes
         }
         Reason::Stale | Reason::Purged => {
-            let mut changes = vec![facts.config(
-                "stale_while_revalidate",
-                seconds(facts.expired + EXAMPLE),
-                "answered stale at once, and validated behind",
-            )];
+            let (window, note) = (facts.expired + EXAMPLE, "answered stale at once, and validated behind");
+            let mut changes = match facts.window {
+                StaleWindow::Forbidden => Vec::new(),
+                StaleWindow::Origin => {
+                    let (name, members) = facts.members_with(&[], &[directive("stale-while-revalidate", window)]);
+                    vec![origin(name.as_str(), Some(members.join(", ")), note)]
+                }
+                StaleWindow::Policy => vec![facts.config("stale_while_revalidate", seconds(window), note)],
+            };
             if reason == Reason::Stale {
                 changes.push(facts.config("force_ttl", seconds(facts.age + EXAMPLE), ""));
                 changes.push(facts.longer());
@@ -333,10 +349,16 @@ pub(super) fn cached(policy: &Policy, place: Spot) -> Change {
     Change { of: Party::Config, key, to, place: Some(place), note: "or another policy" }
 }
 
-/// The facts of a response at an age.
-pub(super) fn facts_of<'a>(request: Facts<'a>, meta: &'a Meta, now: std::time::SystemTime) -> Facts<'a> {
-    let expired = Duration::from_secs(meta.ttl(now).min(0).unsigned_abs());
-    Facts { status: meta.status, response: &meta.fields, age: meta.age(now), expired, ..request }
+/// The facts of a stored response at an instant.
+pub(super) fn facts_of<'a>(
+    request: Facts<'a>,
+    meta: &'a Meta,
+    now: SystemTime,
+    soft_purged: Option<SystemTime>,
+) -> Facts<'a> {
+    let expired = Duration::from_secs(meta.ttl_at(now, soft_purged).min(0).unsigned_abs());
+    let (age, window) = (meta.age(now), meta.stale_window());
+    Facts { status: meta.status, response: &meta.fields, age, expired, window, ..request }
 }
 
 fn origin(key: &str, to: Option<String>, note: &'static str) -> Change {
@@ -373,7 +395,7 @@ fn word(member: &str) -> &str {
     member.split('=').next().unwrap_or_default().trim()
 }
 
-fn max_age(name: &str, duration: Duration) -> String {
+fn directive(name: &str, duration: Duration) -> String {
     format!("{name}={}", whole_seconds(duration))
 }
 

@@ -123,7 +123,7 @@ pub async fn live(scene: Scene<'_>, node: &Node<'_>, ask: &Ask, now: SystemTime)
         match looked {
             Lookup::Found(stored) => {
                 found = stored;
-                facts = changes::facts_of(facts, &found.stored.meta, now);
+                facts = changes::facts_of(facts, &found.stored.meta, now, found.soft_purged);
                 let used = (now, found.soft_purged, node.is_trusted);
                 let used = reusing::reuse(telling, &cached, &view, &found.stored.meta, &facts, used);
                 examine(telling, &cached, &asking, &found, used, now, &mut seen)
@@ -181,7 +181,7 @@ fn examine(
     let (stored, meta) = (&found.stored, &found.stored.meta);
     let answers = reusing::answers(used);
     let Use::Reuse(reuse) = used else { return answers };
-    seen.ttl = Some(found.soft_purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged)));
+    seen.ttl = Some(meta.ttl_at(now, found.soft_purged));
     seen.vary = reuse.asks().then(|| meta.vary().clone());
     let missing = if matches!(reuse, Reuse::Unusable(_)) { None } else { asking.missing(stored) };
     if let Some(missing) = missing {
@@ -246,7 +246,7 @@ fn variant(variant: &Variant, request: &HeaderMap, now: SystemTime) -> VariantTo
         age: meta.age(now).as_secs(),
         lifetime: lifetime.duration.as_secs(),
         source: lifetime.source.into(),
-        ttl: purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged)),
+        ttl: meta.ttl_at(now, purged),
         tier,
         surrogate_keys: meta.surrogate_keys().iter().map(|key| key.as_str().to_owned()).collect(),
         position: stored.position,

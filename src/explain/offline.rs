@@ -205,7 +205,7 @@ fn again(walk: &Walk<'_>, cached: &Cached, meta: &Meta, facts: Facts<'_>, now: S
         telling.tell_reason(Reason::Refresh, "its fields and query", "not looked up", &facts);
         (Err(Unanswered::because(Standing::default(), Outcome::Fetched)), facts)
     } else {
-        let facts = changes::facts_of(facts, meta, now);
+        let facts = changes::facts_of(facts, meta, now, None);
         let used = reusing::reuse(&mut telling, cached, &view, meta, &facts, (now, None, true));
         if matches!(used, Use::Reuse(_)) {
             let copy = |coding: Coding| format!("a copy in {}, once it is made", coding.name());

@@ -340,7 +340,7 @@ impl Exchange<'_> {
     /// The answer is made from a stored head.
     pub fn note_reused(&mut self, meta: &Meta, now: SystemTime, soft_purged: Option<SystemTime>) {
         self.trace.age = Some(meta.age(now));
-        self.trace.ttl = Some(soft_purged.map_or_else(|| meta.ttl(now), |purged| meta.ttl_after_purge(now, purged)));
+        self.trace.ttl = Some(meta.ttl_at(now, soft_purged));
         self.note_origin_fields(&meta.fields);
     }
 }

@@ -421,3 +421,45 @@ async fn a_node_that_is_cut_off_says_what_that_means() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_advised_of_a_stale_response_lets_it_answer() {
+    let told_of = async |policy: &str, cache_control: &str, purged: bool| {
+        let origin = origin().await;
+        origin.serve("/f", page("hello").field("Cache-Control", cache_control).etag("\"v\""));
+        let edge = edge(&origin).policy(policy).start().await;
+        let _ = edge.get("/f").await;
+        edge.settled().await;
+        if purged {
+            let _ = edge.purge(r#"{"urls":["http://a.test/f"],"soft":true}"#).await;
+        }
+        edge.advance(300);
+        told(&edge, &get("/f")).await
+    };
+    // What the origin says, whether it is purged, and whose word is named that would let it answer stale.
+    for (cache_control, purged, advised) in [
+        ("max-age=3600", true, &["config cache.test.stale_while_revalidate"][..]),
+        ("max-age=3600, stale-while-revalidate=5", true, &["origin cache-control"]),
+        ("max-age=3600, must-revalidate", true, &[]),
+        ("max-age=60, stale-while-revalidate=5", false, &["origin cache-control"]),
+    ] {
+        let said = told_of("", cache_control, purged).await;
+        let cause = if purged { "purged" } else { "stale" };
+        assert_eq!((&said["outcome"], &said["cause"]), (&"validated".into(), &cause.into()), "{cache_control}: {said}");
+        let steps = said["steps"].as_array().expect("steps");
+        let decided = steps.iter().rfind(|step| step["rule"] == cause).expect("the cause");
+        let changes = decided["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // What would make it fresh is beside the point.
+        let windows: Vec<_> = changes.iter().filter(|change| change["note"].to_string().contains("stale")).collect();
+        let named = windows.iter().map(|change| format!("{} {}", change["of"], change["key"]).replace('"', ""));
+        assert_eq!(named.collect::<Vec<_>>(), advised, "{cache_control}: {decided}");
+        for change in windows {
+            let to = change["to"].as_str().expect("a value");
+            let after = match change["of"].as_str() {
+                Some("config") => told_of(&format!("stale_while_revalidate: {to}"), cache_control, purged).await,
+                _ => told_of("", to, purged).await,
+            };
+            assert_eq!(after["outcome"], "stale", "{cache_control}: {to}: {after}");
+        }
+    }
+}
