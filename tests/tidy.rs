@@ -545,3 +545,47 @@ fn the_architecture_names_every_room_and_only_what_exists() {
     }
     none(&wrong, "ARCHITECTURE.md says what is there");
 }
+
+/// Is there a key of this name, as `cache.NAME.keep`, in the reference: a heading, or a row under the heading of what it is in?
+fn is_a_key(reference: &str, key: &str) -> bool {
+    let section =
+        |name: &str| reference.split("\n## ").find_map(|section| section.strip_prefix(&format!("`{name}`\n")));
+    let row = || {
+        key.rsplit_once('.')
+            .is_some_and(|(of, key)| section(of).is_some_and(|rows| rows.contains(&format!("\n| `{key}`"))))
+    };
+    section(key).is_some() || row()
+}
+
+#[test]
+fn what_rules_and_comments_name_as_their_source_is_there() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let reference = read("docs/configuration.md");
+    let (glossary, architecture) = (read("docs/glossary.md"), read("ARCHITECTURE.md"));
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for file in rust_files().into_iter().filter(|file| file.path.starts_with("src/")) {
+        let named = |document: &str| -> Vec<String> {
+            let ends = ['"', ',', ')', ';', '\n'];
+            let parts = file.text.split(document).skip(1);
+            parts
+                .filter_map(|rest| rest.strip_prefix(": ")?.split(ends).next())
+                .map(|name| name.trim_end_matches('.').to_owned())
+                .collect()
+        };
+        let mut hold = |document: &str, is_there: &dyn Fn(&str) -> bool| {
+            for name in named(document) {
+                count += 1;
+                if !is_there(&name) {
+                    wrong.push(format!("{}: {document} has no \"{name}\"", file.path));
+                }
+            }
+        };
+        hold("docs/configuration.md", &|key| is_a_key(&reference, key));
+        hold("docs/glossary.md", &|word| glossary.lines().any(|line| line.starts_with(&format!("| {word} |"))));
+        hold("ARCHITECTURE.md", &|name| architecture.lines().any(|line| line == format!("## {name}")));
+        // A document that nobody has.
+        hold("contract", &|_| false);
+    }
+    none(&wrong, "a source is something that the reader can open");
+    assert!(count >= 20, "{count} sources");
+}

@@ -19,7 +19,7 @@ pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Values in one file, aliases expanded: stops a file that multiplies itself by anchors.
 const NODES_MAX: usize = 1_000_000;
 
-/// Levels of nesting; the contract needs about ten.
+/// Levels of nesting; the deepest key has about ten.
 const DEPTH_MAX: usize = 64;
 
 /// A value of a file.

@@ -75,7 +75,7 @@ pub struct Node {
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,
-    /// Defaults of the contract that have no effect in this build.
+    /// Defaults of the table of keys that have no effect in this build.
     pub notes: Vec<Note>,
     /// What is allowed but seldom meant.
     pub warnings: Vec<Problem>,

@@ -60,7 +60,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// A default of the contract whose part is not built yet, so that it has no effect.
+/// A default of the table of keys whose part is not built yet, so that it has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Note {
     /// Path of the key with `NAME` for names, as `upstreams.NAME.outlier`.

@@ -158,7 +158,7 @@ pub struct KeyTold {
 pub struct Told {
     /// A stable name.
     pub rule: &'static str,
-    /// The section of an RFC, or of the edge's own contract.
+    /// The section of an RFC; where the rule is the edge's own, a key in the reference of the configuration, or a word in the glossary.
     pub source: &'static str,
     /// What it looked at.
     pub input: String,

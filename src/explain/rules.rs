@@ -1,4 +1,4 @@
-//! The rules: a stable name for each, and where it is written.
+//! The rules: a stable name for each, and where it is written: in an RFC, or in a document of this repository.
 
 use crate::cache::Reason;
 
@@ -13,38 +13,39 @@ const fn rule(name: &'static str, source: &'static str) -> Rule {
     Rule { name, source }
 }
 
-pub(super) const RECEIVE: Rule = rule("receive", "RFC 9112 section 3, contract: Target");
-pub(super) const CUT_OFF: Rule = rule("cut-off", "contract: fleet.when_cut_off");
-pub(super) const PURGE: Rule = rule("purge", "contract: Purge");
-pub(super) const HTTPS: Rule = rule("redirect-to-https", "contract: server.listeners");
-pub(super) const ROUTE: Rule = rule("route", "contract: Choosing");
-pub(super) const NO_ROUTE: Rule = rule("no-route", "contract: Choosing");
-pub(super) const ANSWER: Rule = rule("answer-of-the-route", "contract: routes");
-pub(super) const STICKY: Rule = rule("sticky", "contract: Sticky");
+pub(super) const RECEIVE: Rule = rule("receive", "RFC 9112 section 3, ARCHITECTURE.md: The way of a request");
+pub(super) const CUT_OFF: Rule = rule("cut-off", "docs/configuration.md: fleet.when_cut_off");
+pub(super) const PURGE: Rule = rule("purge", "docs/glossary.md: purge, docs/configuration.md: admin.tokens");
+pub(super) const HTTPS: Rule = rule("redirect-to-https", "docs/configuration.md: server.listeners[].redirect_to_https");
+pub(super) const ROUTE: Rule = rule("route", "docs/configuration.md: routes[]");
+pub(super) const NO_ROUTE: Rule = rule("no-route", "docs/configuration.md: routes[]");
+pub(super) const ANSWER: Rule = rule("answer-of-the-route", "docs/configuration.md: sites[].routes[]");
+pub(super) const STICKY: Rule = rule("sticky", "docs/configuration.md: sites[].routes[].sticky");
 pub(super) const WEBSOCKET: Rule = rule("websocket", "RFC 6455 section 4");
 pub(super) const BODY: Rule = rule("body-limit", "RFC 9110 15.5.14");
-pub(super) const NO_POLICY: Rule = rule("no-policy", "contract: routes");
-pub(super) const TAKES_PART: Rule = rule("takes-part", "RFC 9111 section 4, contract: bypass");
-pub(super) const KEY: Rule = rule("key", "RFC 9111 section 2, contract: Key");
-pub(super) const COMPRESS: Rule = rule("compress", "RFC 9110 8.4 and 12.5.3, contract: compress");
+pub(super) const NO_POLICY: Rule = rule("no-policy", "docs/configuration.md: sites[].routes[].cache");
+pub(super) const TAKES_PART: Rule = rule("takes-part", "RFC 9111 section 4, docs/configuration.md: cache.NAME.bypass");
+pub(super) const KEY: Rule = rule("key", "RFC 9111 section 2, docs/configuration.md: cache.NAME.key");
+pub(super) const COMPRESS: Rule =
+    rule("compress", "RFC 9110 8.4 and 12.5.3, docs/configuration.md: cache.NAME.compress");
 pub(super) const LOOKUP: Rule = rule("lookup", "RFC 9111 section 4 and 4.1");
-pub(super) const KEEP: Rule = rule("keep", "contract: Retention");
+pub(super) const KEEP: Rule = rule("keep", "docs/configuration.md: cache.NAME.keep");
 pub(super) const FRESH: Rule = rule("fresh", "RFC 9111 4.2");
 pub(super) const STALE_TAKEN: Rule = rule("max-stale", "RFC 9111 5.2.1.2");
 pub(super) const STALE_WHILE_REVALIDATE: Rule = rule("stale-while-revalidate", "RFC 5861 section 3");
 pub(super) const STALE_IF_ERROR: Rule = rule("stale-if-error", "RFC 5861 section 4");
 pub(super) const PRECONDITION: Rule = rule("precondition", "RFC 9111 4.3.2");
 pub(super) const MISSING: Rule = rule("missing", "RFC 9111 3.3 and 3.4");
-pub(super) const FETCH: Rule = rule("fetch", "contract: Collapsing");
-pub(super) const LIFETIME: Rule = rule("lifetime", "RFC 9111 section 3 and 4.2.1, contract: Lifetime");
+pub(super) const FETCH: Rule = rule("fetch", "docs/configuration.md: cache.NAME.collapse");
+pub(super) const LIFETIME: Rule = rule("lifetime", "RFC 9111 section 3 and 4.2.1, docs/configuration.md: cache.NAME");
 
 /// The rule behind a reason: its name is the reason's word in `Cache-Status`, the record and the metrics.
 pub(super) fn of(reason: Reason) -> Rule {
     let source = match reason {
         Reason::Method => "RFC 9111 section 3 and 4",
-        Reason::BypassCookie | Reason::BypassHeader | Reason::BypassQuery => "contract: bypass",
-        Reason::Refresh => "contract: refresh",
-        Reason::MinUses => "contract: min_uses",
+        Reason::BypassCookie | Reason::BypassHeader | Reason::BypassQuery => "docs/configuration.md: cache.NAME.bypass",
+        Reason::Refresh => "docs/configuration.md: cache.NAME.refresh",
+        Reason::MinUses => "docs/configuration.md: cache.NAME.min_uses",
         Reason::RequestNoStore => "RFC 9111 5.2.1.5",
         Reason::RequestNoCache => "RFC 9111 5.2.1.4",
         Reason::RequestMaxAge => "RFC 9111 5.2.1.1",
@@ -58,19 +59,19 @@ pub(super) fn of(reason: Reason) -> Rule {
         Reason::NoStore => "RFC 9111 5.2.2.5",
         Reason::Private => "RFC 9111 5.2.2.7",
         Reason::Authorization => "RFC 9111 3.5",
-        Reason::SetCookie => "contract: set_cookie",
-        Reason::EdgeRequires => "contract: Entitled",
+        Reason::SetCookie => "docs/configuration.md: cache.NAME.set_cookie",
+        Reason::EdgeRequires => "docs/configuration.md: sites[].routes[].entitled",
         Reason::VaryStar => "RFC 9111 4.1",
         Reason::NoFreshness => "RFC 9111 section 3 and 4.2.2",
         Reason::ExpiredOnArrival => "RFC 9111 4.2",
-        Reason::SurrogateKeys => "contract: Retention",
+        Reason::SurrogateKeys => "docs/glossary.md: surrogate key",
         Reason::CacheGroups => "RFC 9875 2",
-        Reason::CookieForwarded => "contract: Request cookies",
+        Reason::CookieForwarded => "docs/configuration.md: cache.NAME.forward_cookies",
         Reason::CloseDelimited => "RFC 9112 section 8",
         Reason::RequestBody => "RFC 9110 9.3.1",
-        Reason::TooLarge => "contract: object_max",
+        Reason::TooLarge => "docs/configuration.md: cache.NAME.object_max",
         Reason::Stale => "RFC 9111 4.2",
-        Reason::Purged => "contract: Purge",
+        Reason::Purged => "docs/glossary.md: purge",
         Reason::NoCache => "RFC 9111 5.2.2.4",
         Reason::MustRevalidate => "RFC 9111 4.2.4",
         Reason::ValidatorMismatch => "RFC 9111 4.3.4",

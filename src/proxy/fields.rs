@@ -74,7 +74,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Does an origin say this to us alone (contract: HTTP fields)?
+/// Does an origin say this to us alone? Then no client sees it.
 fn is_for_us(name: &HeaderName) -> bool {
     matches!(name.as_str(), "surrogate-key" | "cache-tag" | "cdn-cache-control" | "edge-requires")
 }

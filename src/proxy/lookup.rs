@@ -346,7 +346,7 @@ impl Exchange<'_> {
                 if self.edge.store.is_failing(id, Instant::now())
                     && let Some(found) = self.covering_error(wanted, &found)
                 {
-                    // It failed a moment ago: nobody waits for the next failure (contract: Stale).
+                    // It failed a moment ago: nobody waits for the next failure.
                     self.decide(Step::StaleIfError);
                     return self.deliver_stored(sink, &found.stored, found.soft_purged).await;
                 }

@@ -287,7 +287,7 @@ impl Refill {
         }
     }
 
-    /// Is there something stored that an error must not replace (contract: Stale)? Also where it was not to be validated:
+    /// Is there something stored that an error must not replace? Also where it was not to be validated:
     /// it lacked a part, or was not looked at.
     async fn covers_error(&self, now: SystemTime) -> bool {
         let found = match self.validating.as_ref().and_then(|found| self.edge.store.again(found)) {

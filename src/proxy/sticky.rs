@@ -10,7 +10,7 @@ use super::{
     synth::Refusal,
 };
 
-/// Bytes of a room's name (contract: Sticky).
+/// Bytes of a room's name; longer, and the client is refused. Names of rooms are identifiers, not texts.
 const ROOM_BYTES_MAX: usize = 128;
 
 impl Exchange<'_> {

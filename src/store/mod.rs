@@ -63,7 +63,7 @@ const REMEMBERED_MAX: u64 = 100_000;
 const COUNTED_MAX: u64 = 100_000;
 /// Keys below memory up to which a purge counts them before it acts, and gives their places back after: each is a read.
 const WALKED_BELOW_MAX: u64 = 2_000;
-/// After a failure a key that may answer stale is tried again once in so long (contract: Stale).
+/// After a failure a key that may answer stale is tried again once in so long (docs/configuration.md: cache.NAME.stale_if_error).
 const FAILING_FOR: Duration = Duration::from_secs(1);
 
 /// A response in the store.

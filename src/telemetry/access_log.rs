@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_one_line_in_the_order_of_the_contract_and_holds_no_secret() {
+    fn a_record_is_one_line_in_its_order_and_holds_no_secret() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let log = AccessLog::start(&access(AccessTo::File(path.clone()), 1 << 20), counter()).unwrap();

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_results_have_the_words_of_the_contract() {
+    fn cache_results_have_the_words_that_dashboards_count() {
         let words: Vec<&str> =
             <CacheResult as strum::VariantArray>::VARIANTS.iter().map(|result| result.as_str()).collect();
         let expected = "hit stale_updating stale_error revalidated expired miss collapsed partial bypass refused";
