@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write};
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{
@@ -198,9 +198,9 @@ impl QueryRule {
 /// Why the policy wants this request neither looked up nor stored; `None`: it does not.
 pub fn bypass(policy: &Policy, fields: &HeaderMap, query: Option<&str>) -> Option<Reason> {
     policy.bypass.by(fields, query).map(|by| match by {
-        Carried::Header => Reason::BypassHeader,
-        Carried::Cookie => Reason::BypassCookie,
-        Carried::Query => Reason::BypassQuery,
+        Carried::Header(_) => Reason::BypassHeader,
+        Carried::Cookie(_) => Reason::BypassCookie,
+        Carried::Query(_) => Reason::BypassQuery,
     })
 }
 
@@ -209,24 +209,31 @@ pub fn refreshes(policy: &Policy, fields: &HeaderMap, query: Option<&str>) -> bo
     policy.refresh.by(fields, query).is_some()
 }
 
-enum Carried {
-    Header,
-    Cookie,
-    Query,
+/// What of a [`Carries`] a request has, by the name of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried<'r> {
+    Header(&'r str),
+    Cookie(&'r str),
+    Query(&'r str),
 }
 
 impl Carries {
-    fn by(&self, fields: &HeaderMap, query: Option<&str>) -> Option<Carried> {
-        if !self.headers.is_empty() && fields.keys().any(|name| any(&self.headers, name.as_str())) {
-            return Some(Carried::Header);
+    /// By what of it, if anything, a request is meant: a field, else a cookie, else a parameter.
+    pub fn by<'r>(&self, fields: &'r HeaderMap, query: Option<&'r str>) -> Option<Carried<'r>> {
+        if !self.headers.is_empty()
+            && let Some(name) = fields.keys().map(HeaderName::as_str).find(|name| any(&self.headers, name))
+        {
+            return Some(Carried::Header(name));
         }
-        if !self.cookies.is_empty() && cookies(fields).any(|(name, _)| any(&self.cookies, name)) {
-            return Some(Carried::Cookie);
+        if !self.cookies.is_empty()
+            && let Some(name) = cookie_names(fields).find(|name| any(&self.cookies, name))
+        {
+            return Some(Carried::Cookie(name));
         }
-        let mut parameters = query.into_iter().flat_map(|query| query.split('&'));
-        let by_query =
-            !self.query.is_empty() && parameters.any(|parameter| any(&self.query, parameter_name(parameter)));
-        by_query.then_some(Carried::Query)
+        if self.query.is_empty() {
+            return None;
+        }
+        parameter_names(query).find(|name| any(&self.query, name)).map(Carried::Query)
     }
 }
 
@@ -267,6 +274,16 @@ fn cookies(fields: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
             Some((std::str::from_utf8(name.trim_ascii()).ok()?, pair))
         })
         .filter(|(name, _)| !name.is_empty())
+}
+
+/// The names of the cookies of a request, as policies see them.
+pub fn cookie_names(fields: &HeaderMap) -> impl Iterator<Item = &str> {
+    cookies(fields).map(|(name, _)| name)
+}
+
+/// The names of the parameters of a query, as policies see them.
+pub fn parameter_names(query: Option<&str>) -> impl Iterator<Item = &str> {
+    query.into_iter().flat_map(|query| query.split('&')).map(parameter_name)
 }
 
 fn any(globs: &[Glob], name: &str) -> bool {

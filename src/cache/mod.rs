@@ -54,7 +54,10 @@ pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};
 pub use freshness::{Lifetime, LifetimeSource, Times, corrected_initial_age};
 pub use groups::{GROUP_BYTES_MAX, GROUPS_MAX, group_text, invalidated_groups};
 pub use invalidate::{Target, invalidated, is_safe};
-pub use key::{Key, bypass, forwarded_cookies, forwarded_query, keyed_query, refreshes, url_hash};
+pub use key::{
+    Carried, Key, bypass, cookie_names, forwarded_cookies, forwarded_query, keyed_query, parameter_names, refreshes,
+    url_hash,
+};
 pub use language::preferred;
 pub use meta::{Meta, StaleWindow};
 pub use pattern::{Glob, PathRule};
@@ -73,7 +76,7 @@ pub use range::{
 pub use reason::Reason;
 pub use reuse::{Reuse, may_answer_error, only_if_cached, reuse};
 pub use status::{CacheStatus, Fwd};
-pub use storable::{RequestView, ResponseView, store, store_part};
+pub use storable::{RequestView, ResponseView, set_cookie_names, store, store_part};
 pub use surrogate::{SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_BYTES_MAX, SURROGATE_KEYS_MAX, SurrogateKey};
 pub use validation::{
     HeadOutcome, combine, conditional_fields, freshen, freshen_by_head, has_strong_validator, same_entity,

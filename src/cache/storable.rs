@@ -215,9 +215,14 @@ pub(super) fn effective_directives(fields: &HeaderMap, policy: &Policy) -> (Resp
 
 /// Are the names of all cookies that are set among these?
 fn sets_only(fields: &HeaderMap, names: &[Glob]) -> bool {
-    fields.get_all(header::SET_COOKIE).iter().all(|line| {
+    set_cookie_names(fields).all(|name| name.is_some_and(|name| names.iter().any(|glob| glob.matches(name))))
+}
+
+/// The names of the cookies that a response sets; `None` of one whose name is no text, which no rule can name.
+pub fn set_cookie_names(fields: &HeaderMap) -> impl Iterator<Item = Option<&str>> {
+    fields.get_all(header::SET_COOKIE).iter().map(|line| {
         let name = line.as_bytes().split(|&b| b == b'=' || b == b';').next().unwrap_or_default().trim_ascii();
-        std::str::from_utf8(name).is_ok_and(|name| names.iter().any(|glob| glob.matches(name)))
+        std::str::from_utf8(name).ok()
     })
 }
 

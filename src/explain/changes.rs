@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Scene;
 use crate::{
-    cache::{Carries, Glob, Meta, Policy, Reason, ResponseDirectives, SetCookie, StaleWindow},
+    cache::{self, Carried, Carries, Glob, Meta, Policy, Reason, ResponseDirectives, SetCookie, StaleWindow},
     config::Spot,
 };
 
@@ -158,28 +158,23 @@ impl<'a> Facts<'a> {
         )
     }
 
-    /// What of `carries` this request does not carry.
+    /// What would have this request carry nothing of `carries` that is of the kind by which it is meant.
     fn uncarried(&self, key: &str, carries: &Carries) -> Vec<Change> {
-        let headers: Vec<_> = self.request.keys().map(|name| name.as_str().to_owned()).collect();
-        let parameters = self.query.into_iter().flat_map(|query| query.split('&'));
-        let parameters: Vec<_> = parameters.map(|one| one.split('=').next().unwrap_or_default().to_owned()).collect();
-        let named = |globs: &[Glob], names: &[String]| {
-            names.iter().find(|name| globs.iter().any(|glob| glob.matches(name))).cloned()
+        let of = |kind: &str, globs: &[Glob], names: &mut dyn Iterator<Item = &str>| {
+            self.config(&format!("{key}.{kind}"), without(globs, names), "")
         };
-        if let Some(name) = named(&carries.headers, &headers) {
-            return vec![
-                self.config(&format!("{key}.headers"), without(&carries.headers, &headers), ""),
-                client(&name, None, ""),
-            ];
+        match carries.by(self.request, self.query) {
+            None => Vec::new(),
+            Some(Carried::Header(name)) => {
+                let names = &mut self.request.keys().map(HeaderName::as_str);
+                vec![of("headers", &carries.headers, names), client(name, None, "")]
+            }
+            Some(Carried::Cookie(_)) => {
+                let names = &mut cache::cookie_names(self.request);
+                vec![of("cookies", &carries.cookies, names), client("cookie", None, "")]
+            }
+            Some(Carried::Query(_)) => vec![of("query", &carries.query, &mut cache::parameter_names(self.query))],
         }
-        let cookies = cookie_names(self.request, header::COOKIE);
-        if named(&carries.cookies, &cookies).is_some() {
-            return vec![
-                self.config(&format!("{key}.cookies"), without(&carries.cookies, &cookies), ""),
-                client("cookie", None, ""),
-            ];
-        }
-        vec![self.config(&format!("{key}.query"), without(&carries.query, &parameters), "")]
     }
 
     /// A lifetime that the age has not reached, by the directive that counts.
@@ -237,11 +232,10 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
             client("authorization", None, ""),
         ],
         Reason::SetCookie => {
-            let config = match &policy.set_cookie {
-                SetCookie::Strip(names) => {
-                    let set = cookie_names(facts.response, header::SET_COOKIE);
-                    let names = names.iter().map(|glob| glob.as_str().to_owned()).chain(set);
-                    let names = serde_json::json!(names.collect::<Vec<_>>()).to_string();
+            let set: Option<Vec<_>> = cache::set_cookie_names(facts.response).collect();
+            let config = match (&policy.set_cookie, set) {
+                (SetCookie::Strip(names), Some(set)) => {
+                    let names = list(names.iter().map(Glob::as_str).chain(set));
                     facts.config("strip_set_cookie", names, "nobody gets this cookie then")
                 }
                 _ => facts.config("set_cookie", "store", "everybody gets this cookie then"),
@@ -270,7 +264,7 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
             vec![origin("cache-groups", None, "or at most 128 groups of at most 256 bytes")]
         }
         Reason::CookieForwarded => {
-            let names = serde_json::json!(cookie_names(facts.request, header::COOKIE)).to_string();
+            let names = list(cache::cookie_names(facts.request));
             vec![
                 facts.config("forward_cookies", "[]", "the origin sees no cookie then, of nobody"),
                 facts.config("key.cookies", names, "stored once for each value"),
@@ -408,18 +402,14 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// A list without the globs that name one of `names`.
-fn without(globs: &[Glob], names: &[String]) -> String {
-    let left = globs.iter().filter(|glob| !names.iter().any(|name| glob.matches(name)));
-    // JSON is YAML.
-    serde_json::json!(left.map(Glob::as_str).collect::<Vec<_>>()).to_string()
+fn without(globs: &[Glob], names: &mut dyn Iterator<Item = &str>) -> String {
+    let names: Vec<_> = names.collect();
+    list(globs.iter().filter(|glob| !names.iter().any(|name| glob.matches(name))).map(Glob::as_str))
 }
 
-/// The names in `Cookie`, and those that `Set-Cookie` sets: what follows there are attributes.
-fn cookie_names(fields: &HeaderMap, name: HeaderName) -> Vec<String> {
-    let pairs_max = if name == header::SET_COOKIE { 1 } else { usize::MAX };
-    let lines: Vec<_> = fields.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
-    let pairs = lines.iter().flat_map(|line| line.split(';').take(pairs_max)).filter(|pair| !pair.trim().is_empty());
-    pairs.map(|pair| pair.split('=').next().unwrap_or_default().trim().to_owned()).collect()
+/// A list as a configuration has it: JSON is YAML.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    serde_json::json!(names.collect::<Vec<_>>()).to_string()
 }
 
 /// The policy's `status_ttl` with one more status.
