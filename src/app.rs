@@ -492,7 +492,7 @@ impl admin::Explain for Control {
                 router: &snapshot.router,
                 hash: &snapshot.hash,
                 object_max: edge.store.object_max(),
-                seed: edge.store.seed(),
+                seed: Some(edge.store.seed()),
             };
             let admin::Question { url, method, headers } = question;
             let ask = Ask { url, method, headers };

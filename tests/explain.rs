@@ -117,7 +117,7 @@ impl Case {
         let (config, metrics) = (&loaded.config, Metrics::new());
         let router = Router::new(&config.routing, |label| metrics.route(label));
         let object_max = config.store.object_max();
-        let scene = Scene { config, router: &router, hash: &loaded.hash, object_max, seed: 0 };
+        let scene = Scene { config, router: &router, hash: &loaded.hash, object_max, seed: None };
         let ask = Ask { url: self.url.clone(), method: self.method.parse().unwrap(), headers: self.headers.clone() };
         let answer = self.answer().map(|bytes| Answer::parse(&bytes)).transpose().map_err(|error| error.to_string())?;
         let after = Duration::from_secs(self.after);
@@ -243,4 +243,13 @@ fn explain_names_the_cause_and_its_place_and_what_it_names_flips_the_outcome() {
     assert!(report.is_empty(), "\n{report}");
     assert!(count >= CASES_MIN, "{count} cases");
     println!("{count} cases, {flipped} changes applied");
+}
+
+#[test]
+fn without_a_node_there_is_no_hash_of_a_key() {
+    let cases: Vec<Case> = serde_yaml::from_str("[ { name: any, outcome: any, cause: any } ]").unwrap();
+    let explanation = cases[0].explain(&cases[0].config()).unwrap();
+    let key = serde_json::to_value(explanation.key.unwrap()).unwrap();
+    assert!(key["text"].as_str().unwrap().starts_with("http://a.test/x#"), "{key}");
+    assert!(key.get("hash").is_none(), "each node has a seed of its own: {key}");
 }

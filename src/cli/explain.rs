@@ -93,7 +93,8 @@ fn explain_loaded(
     let metrics = Metrics::new();
     let config = &loaded.config;
     let router = Router::new(&config.routing, |label| metrics.route(label));
-    let scene = Scene { config, router: &router, hash: &loaded.hash, object_max: config.store.object_max(), seed: 0 };
+    let scene =
+        Scene { config, router: &router, hash: &loaded.hash, object_max: config.store.object_max(), seed: None };
     offline(scene, ask, answer, now, after)
 }
 

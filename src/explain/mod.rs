@@ -40,8 +40,8 @@ pub struct Scene<'a> {
     pub hash: &'a str,
     /// Bytes of the largest body that some tier keeps.
     pub object_max: u64,
-    /// Of the keys' hashes.
-    pub seed: u64,
+    /// Of the keys' hashes: each node has its own. `None`: no node is asked.
+    pub seed: Option<u64>,
 }
 
 /// Everything there is to say about one request.
@@ -146,8 +146,9 @@ pub struct PassedOver {
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyTold {
     pub text: String,
-    /// As `key_hash` in the record of this node.
-    pub hash: String,
+    /// As `key_hash` in the record of this node, where it is one that explains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
     /// What is left of the query, where the key drops a part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyed_query: Option<String>,

@@ -216,9 +216,9 @@ impl<'a> Walk<'a> {
         if let Some(compress) = &policy.compress {
             coding::negotiated(&mut self.telling, &route.name, compress, &fields, negotiated);
         }
-        let request = &self.taken.request;
+        let (request, seed) = (&self.taken.request, self.telling.scene.seed);
         let key = Key::new(
-            self.telling.scene.seed,
+            seed.unwrap_or_default(),
             request.scheme.as_str(),
             &request.authority.host,
             request.port(),
@@ -231,7 +231,7 @@ impl<'a> Walk<'a> {
         let dropped = forwarded != query;
         self.key = Some(KeyTold {
             text: key.text().to_owned(),
-            hash: format!("{:032x}", key.hash()),
+            hash: seed.map(|_| format!("{:032x}", key.hash())),
             keyed_query: dropped.then(|| forwarded.unwrap_or_default()),
         });
         let rule = if policy.query.only.is_some() { "key.query.only" } else { "key.query.ignore" };

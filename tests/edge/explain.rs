@@ -63,12 +63,14 @@ async fn a_record_has_what_decided_and_no_secret() {
     let response = page("hello").field("Cache-Control", "max-age=60").field("Vary", "Accept-Language, Cookie");
     origin.serve("/a", response.field("Last-Modified", "Tue, 24 Nov 2026 00:00:00 GMT"));
     let edge = edge(&origin).policy("browser_ttl: 5s").logged().start().await;
+    let said = told(&edge, &get("/a")).await;
     let asked = get("/a").field("Accept-Language", "de").field("Cookie", "session=secret");
     let _ = edge.ask(&asked).await;
     let _ = edge.ask(&asked.field("Authorization", "Basic c2VjcmV0")).await;
     let records = edge.records().await;
     for (record, status) in records.iter().zip(["miss", "hit"]) {
         assert_eq!(record["cache_status"], status, "{record}");
+        assert_eq!(record["key_hash"], said["key"]["hash"]);
         assert_eq!(record["variant"], "accept-language=de; cookie not shown");
         assert_eq!(record["response_cache_control"], "max-age=60");
         assert_eq!(record["last_modified"], "Tue, 24 Nov 2026 00:00:00 GMT");
