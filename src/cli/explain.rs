@@ -1,7 +1,8 @@
 //! `explain`: what an edge with this configuration does with a request, and why.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -16,7 +17,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Largest file of `--response`: a head and the beginning of a body decide.
+/// Bytes of the largest response that `--response` names, be it a file or a pipe: it is in memory.
 const RESPONSE_BYTES_MAX: u64 = 64 << 20;
 
 /// Why the edge does with a request what it does, and what would change it. Nothing is asked or started
@@ -53,6 +54,11 @@ pub enum ExplainError {
     Ask(#[from] AskError),
     #[error("cannot read {}: {error}", .path.display())]
     Response { path: PathBuf, error: io::Error },
+    #[error(
+        "{} has more than {}: give its head, with the Content-Length that it has, and the beginning of its body",
+        .path.display(), config::print_size(RESPONSE_BYTES_MAX)
+    )]
+    TooLarge { path: PathBuf },
     #[error("{}: {error}", .path.display())]
     Answer { path: PathBuf, error: AnswerError },
     #[error("cannot write the explanation: {0}")]
@@ -100,10 +106,27 @@ fn explain_loaded(
 
 fn read(path: &Path) -> Result<Answer, ExplainError> {
     let response = |error| ExplainError::Response { path: path.to_owned(), error };
-    let length = fs::metadata(path).map_err(response)?.len();
-    if length > RESPONSE_BYTES_MAX {
-        return Err(response(io::Error::other(format!("it is larger than {RESPONSE_BYTES_MAX} bytes"))));
+    let mut bytes = Vec::new();
+    // What the file system says of its length is 0 for a pipe.
+    fs::File::open(path).map_err(response)?.take(RESPONSE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(response)?;
+    if bytes.len() as u64 > RESPONSE_BYTES_MAX {
+        return Err(ExplainError::TooLarge { path: path.to_owned() });
     }
-    let bytes = fs::read(path).map_err(response)?;
     Answer::parse(&bytes).map_err(|error| ExplainError::Answer { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::read;
+
+    #[test]
+    fn a_response_without_an_end_is_refused_with_what_to_do() {
+        let error = read(Path::new("/dev/zero")).expect_err("it has no end");
+        assert_eq!(
+            error.to_string(),
+            "/dev/zero has more than 64MiB: give its head, with the Content-Length that it has, and the beginning of its body"
+        );
+    }
 }

@@ -41,7 +41,7 @@ pub use problem::{Note, Problem, Problems};
 pub use reference::reference_markdown;
 pub use schema::schema;
 /// A duration as operators write it, wherever they do.
-pub(crate) use units::duration;
+pub(crate) use units::{duration, print_size};
 
 use crate::{admin, cache, fleet, front, proxy::routing, store, telemetry, upstream};
 

@@ -81,7 +81,7 @@ pub(super) fn share(text: &str) -> Result<f64, &'static str> {
 }
 
 /// The shortest exact way to write a size.
-pub(super) fn print_size(bytes: u64) -> String {
+pub(crate) fn print_size(bytes: u64) -> String {
     match SIZES[..4].iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => bytes.to_string(),
