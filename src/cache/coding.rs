@@ -21,6 +21,10 @@ const MEMBERS_MAX: usize = 32;
 /// Bytes of the largest body that is coded: both bodies are in memory while it is.
 pub const CODED_MAX: u64 = 16 * 1024 * 1024;
 
+/// Statuses of which copies are made: others have no body, some of one, or are too rare to matter.
+pub static CODED_STATUSES: [StatusCode; 4] =
+    [StatusCode::OK, StatusCode::NON_AUTHORITATIVE_INFORMATION, StatusCode::NOT_FOUND, StatusCode::GONE];
+
 /// Fields that speak of the very bytes which the origin sent (RFC 9530, RFC 9421, and what came before them). A coded
 /// copy would make them wrong, and without them it would be less than what the origin gave: it is not made.
 static SPEAK_OF_BYTES: [HeaderName; 5] = [
@@ -152,7 +156,7 @@ pub enum Uncoded {
     Size,
     /// The policy's `types` do not have its media type, or it has none.
     Type,
-    /// Such responses have no body, some of one, or are too rare to matter.
+    /// Its status is none of [`CODED_STATUSES`].
     Status,
     /// Its type is compressed already, or is read while it comes.
     NeverCoded,
@@ -177,10 +181,7 @@ fn not_allowed(status: StatusCode, fields: &HeaderMap) -> Option<Uncoded> {
         is_for_all(&ResponseDirectives::parse(fields))
             && ResponseDirectives::targeted(fields).is_none_or(|directives| is_for_all(&directives))
     };
-    if !matches!(
-        status,
-        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::NOT_FOUND | StatusCode::GONE
-    ) {
+    if !CODED_STATUSES.contains(&status) {
         Some(Uncoded::Status)
     } else if media_type(fields).is_none_or(|name| is_never_coded(&name)) {
         Some(Uncoded::NeverCoded)

@@ -47,7 +47,8 @@ mod vary;
 
 pub use browser::{BROWSER_PREFIX, browser_max_age, set_browser_ttl};
 pub use coding::{
-    CODED_MAX, Coding, Compress, Negotiated, Uncoded, coded, is_never_coded, may_be_coded, vary_on_encoding, weak_tag,
+    CODED_MAX, CODED_STATUSES, Coding, Compress, Negotiated, Uncoded, coded, is_never_coded, may_be_coded,
+    vary_on_encoding, weak_tag,
 };
 pub use conditional::{Precondition, evaluate, not_modified_fields};
 pub use directives::{MaxStale, RequestDirectives, ResponseDirectives, Scope};

@@ -1,6 +1,7 @@
 //! What would change a refusal: a key of the configuration, a field of the origin's response, a field of the request.
 
 use std::{
+    borrow::Cow,
     fmt,
     time::{Duration, SystemTime},
 };
@@ -10,8 +11,12 @@ use serde::Serialize;
 
 use super::Scene;
 use crate::{
-    cache::{self, Carried, Carries, Glob, Meta, Policy, Reason, ResponseDirectives, SetCookie, StaleWindow},
-    config::Spot,
+    cache::{
+        self, Carried, Carries, GROUP_BYTES_MAX, GROUPS_MAX, Glob, Meta, Policy, Reason, ResponseDirectives,
+        SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_BYTES_MAX, SURROGATE_KEYS_MAX, SetCookie, StaleWindow,
+    },
+    config::{Spot, print_size},
+    store::DISK_OBJECT_MAX,
 };
 
 const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
@@ -30,7 +35,7 @@ pub struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Spot>,
     /// What else it means.
-    pub note: &'static str,
+    pub note: Cow<'static, str>,
 }
 
 /// Who would have to change something.
@@ -93,10 +98,10 @@ impl<'a> Facts<'a> {
         self.policy.object_max.is_some_and(|max| self.length.unwrap_or_default() > max)
     }
 
-    fn config(&self, key: &str, to: impl Into<String>, note: &'static str) -> Change {
+    fn config(&self, key: &str, to: impl Into<String>, note: impl Into<Cow<'static, str>>) -> Change {
         let place = self.scene.config.places.of_policy(self.route, key);
         let key = place.as_ref().map_or_else(|| key.to_owned(), |spot| spot.key.clone());
-        Change { of: Party::Config, key, to: Some(to.into()), place, note }
+        Change { of: Party::Config, key, to: Some(to.into()), place, note: note.into() }
     }
 
     /// The field whose directives count (RFC 9213 2.2).
@@ -125,7 +130,7 @@ impl<'a> Facts<'a> {
     }
 
     /// [`members_with`](Self::members_with), with a lifetime where there would be none.
-    fn directives_changed(&self, without: &[&str], with: &[String], note: &'static str) -> Change {
+    fn directives_changed(&self, without: &[&str], with: &[String], note: impl Into<Cow<'static, str>>) -> Change {
         let (name, mut members) = self.members_with(without, with);
         let says_how_long =
             |member: &String| ["max-age", "s-maxage"].iter().any(|name| word(member).eq_ignore_ascii_case(name));
@@ -258,10 +263,15 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
         Reason::SurrogateKeys => ["surrogate-key", "cache-tag"]
             .into_iter()
             .filter(|name| facts.response.contains_key(*name))
-            .map(|name| origin(name, None, "or at most 256 keys of at most 256 bytes, 16 KiB together"))
+            .map(|name| {
+                let together = print_size(SURROGATE_KEYS_BYTES_MAX as u64);
+                let keys = format!("at most {SURROGATE_KEYS_MAX} keys of at most {SURROGATE_KEY_BYTES_MAX} bytes");
+                origin(name, None, format!("or {keys}, {together} together"))
+            })
             .collect(),
         Reason::CacheGroups => {
-            vec![origin("cache-groups", None, "or at most 128 groups of at most 256 bytes")]
+            let note = format!("or at most {GROUPS_MAX} groups of at most {GROUP_BYTES_MAX} bytes");
+            vec![origin("cache-groups", None, note)]
         }
         Reason::CookieForwarded => {
             let names = list(cache::cookie_names(facts.request));
@@ -291,8 +301,10 @@ pub(super) fn of(reason: Reason, facts: &Facts<'_>) -> Vec<Change> {
                     to: Some(length.to_string()),
                     place: Some(place),
                     note: match key {
-                        "store.disk.object_max" => "at most store.disk.size and 4GiB",
-                        _ => "at most store.memory.size",
+                        "store.disk.object_max" => {
+                            format!("at most store.disk.size and {}", print_size(DISK_OBJECT_MAX)).into()
+                        }
+                        _ => "at most store.memory.size".into(),
                     },
                 });
             }
@@ -334,13 +346,19 @@ pub(super) fn unheard(facts: &Facts<'_>) -> Vec<Change> {
     }
     let place = facts.scene.config.places.key("fleet.when_cut_off");
     let (key, to) = (place.key.clone(), Some("serve".to_owned()));
-    vec![Change { of: Party::Config, key, to, place: Some(place), note: "what was purged meanwhile is answered then" }]
+    vec![Change {
+        of: Party::Config,
+        key,
+        to,
+        place: Some(place),
+        note: "what was purged meanwhile is answered then".into(),
+    }]
 }
 
 /// What would give a route a policy.
 pub(super) fn cached(policy: &Policy, place: Spot) -> Change {
     let (key, to) = (place.key.clone(), Some(policy.name.clone()));
-    Change { of: Party::Config, key, to, place: Some(place), note: "or another policy" }
+    Change { of: Party::Config, key, to, place: Some(place), note: "or another policy".into() }
 }
 
 /// The facts of a stored response at an instant.
@@ -355,12 +373,12 @@ pub(super) fn facts_of<'a>(
     Facts { status: meta.status, response: &meta.fields, age, expired, window, ..request }
 }
 
-fn origin(key: &str, to: Option<String>, note: &'static str) -> Change {
-    Change { of: Party::Origin, key: key.to_owned(), to, place: None, note }
+fn origin(key: &str, to: Option<String>, note: impl Into<Cow<'static, str>>) -> Change {
+    Change { of: Party::Origin, key: key.to_owned(), to, place: None, note: note.into() }
 }
 
-fn client(key: &str, to: Option<String>, note: &'static str) -> Change {
-    Change { of: Party::Client, key: key.to_owned(), to, place: None, note }
+fn client(key: &str, to: Option<String>, note: impl Into<Cow<'static, str>>) -> Change {
+    Change { of: Party::Client, key: key.to_owned(), to, place: None, note: note.into() }
 }
 
 /// The members of a list field, commas in quotes not counted.

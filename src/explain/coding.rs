@@ -1,9 +1,14 @@
 //! Coded copies, told: which coding a request is answered in, and whether what is stored has a copy in it.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, header::ACCEPT_ENCODING};
 
 use super::{rules, telling::Telling, walk::Cached};
-use crate::cache::{Coding, Compress, Meta, Negotiated, Uncoded};
+use crate::{
+    cache::{CODED_MAX, CODED_STATUSES, Coding, Compress, Meta, Negotiated, Uncoded},
+    config::print_size,
+};
 
 /// What client and policy agree on. `fields`: the request's, as they came.
 pub(super) fn negotiated(
@@ -53,15 +58,18 @@ pub(super) fn copy(
     telling.tell_besides(rules::COMPRESS, format!("a stored response {length}"), outcome, place);
 }
 
-fn in_words(why: Uncoded) -> &'static str {
-    match why {
-        Uncoded::Size => "smaller than min_size, or larger than 16 MiB",
+fn in_words(why: Uncoded) -> Cow<'static, str> {
+    Cow::Borrowed(match why {
+        Uncoded::Size => return format!("smaller than min_size, or larger than {}", print_size(CODED_MAX)).into(),
+        Uncoded::Status => {
+            let statuses = CODED_STATUSES.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
+            return format!("only answers with {statuses} are compressed").into();
+        }
         Uncoded::Type => "its media type is none of the policy's",
-        Uncoded::Status => "only 200, 203, 404 and 410 are compressed",
         Uncoded::NeverCoded => "its type is compressed already, or is read while it comes",
         Uncoded::Coded => "the origin has coded it",
         Uncoded::Partial => "it is a part of a body",
         Uncoded::SpeaksOfBytes => "a field speaks of the very bytes that the origin sent",
         Uncoded::NotForAll => "it is for one person, or the origin forbids to transform it",
-    }
+    })
 }
