@@ -28,12 +28,15 @@ use crate::{
     store::{Found, Lookup, Store, Stored, Variant},
 };
 
-/// Variants that are told; a policy allows no more than some dozens.
+/// Variants that are told, the newest, and the one that the request selects. A policy may allow 10,000: the answer is for people, and
+/// made while others are answered.
 const VARIANTS_MAX: usize = 100;
 
 /// What the store knows under a key.
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreTold {
+    /// Variants that are stored; all of them are told, or the newest hundred.
+    pub count: usize,
     pub variants: Vec<VariantTold>,
     /// A fetch for everybody is under way that would bring what this request gets.
     pub fill_runs: bool,
@@ -223,8 +226,11 @@ fn lookup(variants: &[Variant], request: &HeaderMap) -> Lookup {
 
 /// `id`: of the fetch that would bring what is sought.
 fn told(store: &Store, variants: &[Variant], id: u128, request: &HeaderMap, now: SystemTime) -> StoreTold {
+    let selected = variants.iter().position(|variant| variant.found.stored.is_selected_by(request));
+    let told = variants.iter().enumerate().filter(|(at, _)| *at < VARIANTS_MAX || Some(*at) == selected);
     StoreTold {
-        variants: variants.iter().take(VARIANTS_MAX).map(|found| variant(found, request, now)).collect(),
+        count: variants.len(),
+        variants: told.map(|(_, found)| variant(found, request, now)).collect(),
         fill_runs: store.is_filling(id),
         uncollapsible: store.is_uncollapsible(id, Instant::now()),
         failing: store.is_failing(id, Instant::now()),
@@ -256,7 +262,10 @@ fn variant(variant: &Variant, request: &HeaderMap, now: SystemTime) -> VariantTo
 
 impl fmt::Display for StoreTold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Stored under this key: {}", self.variants.len())?;
+        match self.variants.len() {
+            all if all == self.count => writeln!(f, "Stored under this key: {all}")?,
+            told => writeln!(f, "Stored under this key: {told} of {}", self.count)?,
+        }
         for variant in &self.variants {
             let mark = if variant.selected { "*" } else { " " };
             let VariantTold { status, bytes, age, lifetime, source, ttl, tier, position, .. } = variant;
@@ -280,5 +289,21 @@ impl fmt::Display for StoreTold {
             writeln!(f, "  {mark}")?;
         }
         writeln!(f, "  purge position {}", self.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StoreTold;
+
+    #[test]
+    fn variants_that_are_not_told_are_counted() {
+        let first_line = |count| {
+            let (fill_runs, uncollapsible, failing, position) = (false, false, false, 0);
+            let told = StoreTold { count, variants: Vec::new(), fill_runs, uncollapsible, failing, position };
+            told.to_string().lines().next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(first_line(0), "Stored under this key: 0");
+        assert_eq!(first_line(7), "Stored under this key: 0 of 7");
     }
 }

@@ -425,6 +425,25 @@ async fn a_node_that_is_cut_off_says_what_that_means() {
 }
 
 #[tokio::test]
+async fn of_many_variants_the_newest_are_told_and_the_one_that_is_meant() {
+    let origin = origin().await;
+    origin.serve("/f", cacheable("x").field("Vary", "X-Of"));
+    let edge = edge(&origin).policy("variants_max: 200").start().await;
+    let of = |at: u32| get("/f").field("X-Of", &at.to_string());
+    for at in 0..102 {
+        let _ = edge.ask(&of(at)).await;
+    }
+    edge.settled().await;
+    for (at, told_of, selected) in [(0, 101, true), (101, 100, true), (500, 100, false)] {
+        let said = told(&edge, &of(at)).await;
+        assert_eq!(said["store"]["count"], 102);
+        let variants = said["store"]["variants"].as_array().expect("variants");
+        let is_told = variants.iter().any(|variant| variant["selected"] == true);
+        assert_eq!((variants.len(), is_told), (told_of, selected), "{at}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_advised_of_a_stale_response_lets_it_answer() {
     let told_of = async |policy: &str, cache_control: &str, purged: bool| {
         let origin = origin().await;
