@@ -24,7 +24,7 @@ bench: ## processor time per request beside nginx, HAProxy and Varnish (release 
 	@cargo build --release --locked --bin eduham-edge
 	@python3 benches/compare.py
 
-soak: ## 10,000 WebSocket upgrades in a row and side by side, a class on a cold object, 100,000 reads beside 1,000 purges, 200 kills of a disk tier, ten minutes of fuzzing
+soak: ## 10,000 WebSocket upgrades in a row and side by side, a class on a cold object, 100,000 reads beside 1,000 purges, 200 kills of a disk tier, ten minutes of everything at once, ten minutes of fuzzing
 	@scripts/setup.sh test
 	@scripts/soak.sh
 

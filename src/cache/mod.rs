@@ -12,7 +12,7 @@
 //! # Sources
 //!
 //! RFC 9111 (caching), 9110 (semantics: conditionals, ranges, codings, `Vary`), 5861 (stale), 9213 (`CDN-Cache-Control`),
-//! 9211 (`Cache-Status`), 6585 (statuses that are never stored). Where a rule is ours, its comment says so.
+//! 9211 (`Cache-Status`), 6585 (statuses that are never stored), 9875 (cache groups). Where a rule is ours, its comment says so.
 //!
 //! # Invariants
 //!
