@@ -87,18 +87,18 @@ pub async fn serve(edge: &Arc<Edge>, connection: &Arc<Connection>, mut io: Strea
                 if way.is_bodyless() {
                     lane.take(&mut rest, keep_alive);
                 }
-                if let Some(begun) = &mut rest
-                    && !lane.is_empty()
-                {
-                    // The answers before it may take their time.
-                    begun.look_again();
-                }
                 if rest.is_none() && keep_alive && !lane.is_full() {
                     continue;
                 }
+                let is_behind = !lane.is_empty();
                 let kept = match (lane.flush(&mut io, limits.body_timeout).await, rest) {
                     (Err(_), _) => Kept::Cut,
-                    (Ok(()), Some(begun)) => serve_one(begun, &way, &mut io, &mut input, &limits).await,
+                    (Ok(()), Some(mut begun)) => {
+                        if is_behind {
+                            begun.begin_again(Instant::now());
+                        }
+                        serve_one(begun, &way, &mut io, &mut input, &limits).await
+                    }
                     (Ok(()), None) if keep_alive => Kept::Open,
                     (Ok(()), None) => Kept::Linger,
                 };

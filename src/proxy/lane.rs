@@ -85,6 +85,13 @@ impl Begun<'_> {
         self.exchange.trace.decision = Decision::default();
     }
 
+    /// The same, after a wait for the client: how long it took to take the answers before this one is no time of this one, as it is
+    /// none of a request that is read after them.
+    pub fn begin_again(&mut self, now: Instant) {
+        self.look_again();
+        self.exchange.request.started = now;
+    }
+
     /// The head of a hit, as values.
     pub fn head(&self, hit: &Hit) -> OutgoingHead {
         let meta = &hit.stored.meta;

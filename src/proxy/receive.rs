@@ -58,6 +58,7 @@ pub struct Request {
     /// None for a unix socket without a trusted word on it.
     pub client_ip: Option<IpAddr>,
     pub id: RequestId,
+    /// When its head was there; or, behind pipelined requests, when their answers had been written.
     pub started: Instant,
     pub expect_continue: bool,
 }

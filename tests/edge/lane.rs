@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Edge, Page, cacheable, configured, edge, eventually, get, origin, page, within};
+use crate::support::{Edge, Origin, Page, cacheable, configured, edge, eventually, get, origin, page, within};
 
 /// Of hits: how many took the lane.
 pub fn in_lane(edge: &Edge) -> usize {
@@ -360,18 +360,34 @@ pub fn varied(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-#[tokio::test]
-async fn pipelined_hits_are_answered_in_order_with_what_is_no_hit_between_them() {
+/// An edge that has stored what [`body_of`] names, but for `/no`.
+pub async fn three_hits_and_one_that_is_none() -> (Origin, Edge) {
     let origin = origin().await;
-    origin.serve("/small", cacheable("small"));
-    origin.serve("/page", cacheable(varied(3_000)));
-    origin.serve("/large", cacheable(varied(3_000_000)));
-    origin.serve("/no", page("no").field("Cache-Control", "no-store"));
+    for path in ["/small", "/page", "/large"] {
+        origin.serve(path, cacheable(body_of(path)));
+    }
+    origin.serve("/no", page(body_of("/no")).field("Cache-Control", "no-store"));
     let edge = edge(&origin).start().await;
     for path in ["/small", "/page", "/large", "/no"] {
         let _ = edge.get(path).await;
         edge.settled().await;
     }
+    (origin, edge)
+}
+
+/// What its origin says there.
+pub fn body_of(path: &str) -> Vec<u8> {
+    match path {
+        "/small" => b"small".to_vec(),
+        "/page" => varied(3_000),
+        "/large" => varied(3_000_000),
+        _ => b"no".to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn pipelined_hits_are_answered_in_order_with_what_is_no_hit_between_them() {
+    let (_origin, edge) = three_hits_and_one_that_is_none().await;
     let row = ["/small", "/page", "/page", "/page", "/no", "/small", "/large", "/small", "/large", "/page"];
     let mut connection = edge.connect().await;
     let one = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
@@ -380,12 +396,7 @@ async fn pipelined_hits_are_answered_in_order_with_what_is_no_hit_between_them()
     for path in row.iter().cycle().take(200) {
         let head = connection.answer("HEAD").await;
         let whole = connection.answer("GET").await;
-        let expected = match *path {
-            "/small" => b"small".to_vec(),
-            "/page" => varied(3_000),
-            "/large" => varied(3_000_000),
-            _ => b"no".to_vec(),
-        };
+        let expected = body_of(path);
         assert!(whole.status == 200 && whole.body == expected, "{path}");
         assert_eq!(head.field("content-length"), Some(expected.len().to_string()), "{path}");
     }
@@ -564,4 +575,51 @@ async fn the_time_for_a_head_begins_when_the_answers_before_it_have_been_taken()
     assert!(answers.starts_with("TTP/1.1 200 ") && answers.contains("HTTP/1.1 408 "), "{answers}");
     assert!(taken.elapsed() >= LONG, "the client still had its time");
     assert_eq!(in_lane(&edge), 1);
+}
+
+#[tokio::test]
+async fn a_request_begins_when_the_answers_before_it_have_been_taken() {
+    let origin = origin().await;
+    origin.serve("/page", cacheable(varied(3_000)));
+    origin.serve("/no", page("no").field("Cache-Control", "no-store"));
+    let edge = edge(&origin).logged().start().await;
+    let _ = edge.get("/page").await;
+    edge.settled().await;
+    let both =
+        "GET /page HTTP/1.1\r\nHost: a.test\r\n\r\nGET /no HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let (mut client, taken) = kept_waiting(&edge, both).await;
+    within(client.read_to_end(&mut Vec::new())).await.expect("both answers and the end");
+    let records = edge.records().await;
+    let most = taken.elapsed().as_secs_f64() * 1_000.0;
+    let (page, no) = (&records[1], &records[2]);
+    let lasted = |record: &serde_json::Value, what: &str| record[what].as_f64().expect("a number");
+    assert!(lasted(page, "duration_ms") >= LONG.as_secs_f64() * 1_000.0, "{page}");
+    for what in ["duration_ms", "time_to_first_byte_ms"] {
+        assert!(lasted(no, what) <= most, "{what} of at most {most}: {no}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_while_the_answers_before_it_are_taken_touches_a_request() {
+    let origin = origin().await;
+    origin.serve("/page", cacheable(varied(3_000)));
+    origin.serve("/text", cacheable("a".repeat(9_000)).field("Content-Type", "text/plain"));
+    let edge = edge(&origin).policy("compress: { types: [ \"text/*\" ] }").start().await;
+    for path in ["/page", "/text"] {
+        let _ = edge.get(path).await;
+        edge.settled().await;
+    }
+    let get = |path: &str, close: &str| format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{close}\r\n");
+    let both = get("/page", "") + &get("/text", "Connection: close\r\n");
+    for (purges, hits) in [(false, 2), (true, 1)] {
+        let (mut client, _) = kept_waiting(&edge, &both).await;
+        if purges {
+            edge.purge(r#"{"all":true}"#).await;
+        }
+        let mut answers = Vec::new();
+        within(client.read_to_end(&mut answers)).await.expect("both answers and the end");
+        let answers = String::from_utf8_lossy(&answers);
+        assert_eq!(answers.matches("eduham-edge; hit").count(), hits, "purged: {purges}");
+    }
+    assert_eq!(in_lane(&edge), 2, "what may have copies went the long way");
 }

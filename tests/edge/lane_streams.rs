@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    lane::{in_lane, varied},
-    support::{Edge, cacheable, configured, edge, eventually, origin, page, within},
+    lane::{body_of, in_lane, three_hits_and_one_that_is_none, varied},
+    support::{Edge, cacheable, configured, edge, eventually, origin, within},
     tls::{BOTH, certificate, secure},
 };
 
@@ -55,16 +55,7 @@ async fn read(mut stream: h2::RecvStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn streams_that_come_together_are_answered_together_whatever_is_between_them() {
-    let origin = origin().await;
-    origin.serve("/small", cacheable("small"));
-    origin.serve("/page", cacheable(varied(3_000)));
-    origin.serve("/large", cacheable(varied(3_000_000)));
-    origin.serve("/no", page("no").field("Cache-Control", "no-store"));
-    let edge = edge(&origin).start().await;
-    for path in ["/small", "/page", "/large", "/no"] {
-        let _ = edge.get(path).await;
-        edge.settled().await;
-    }
+    let (_origin, edge) = three_hits_and_one_that_is_none().await;
     let before = in_lane(&edge);
     let mut client = http2(&edge, 65_535).await;
     let row = ["/small", "/page", "/no", "/large", "/page", "/small", "/small", "/page"];
@@ -75,13 +66,7 @@ async fn streams_that_come_together_are_answered_together_whatever_is_between_th
     let read_one = |(path, answer): (&'static str, h2::client::ResponseFuture)| async move {
         let (parts, stream) = within(answer).await.expect("an answer").into_parts();
         let body = read(stream).await;
-        let expected = match path {
-            "/small" => b"small".to_vec(),
-            "/page" => varied(3_000),
-            "/large" => varied(3_000_000),
-            _ => b"no".to_vec(),
-        };
-        assert!(parts.status == 200 && body == expected, "{path}");
+        assert!(parts.status == 200 && body == body_of(path), "{path}");
     };
     futures::future::join_all(answers.into_iter().map(read_one)).await;
     eventually("all hits are counted", || in_lane(&edge) == before + 70).await;
