@@ -50,3 +50,4 @@ mod explain;
 
 mod lane;
 mod lane_streams;
+mod lane_waits;
