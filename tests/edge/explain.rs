@@ -1,5 +1,8 @@
 //! What a node says of a URL, and what the record says of each request: both come from the decision.
 
+use std::time::SystemTime;
+
+use eduham_edge::store::{PurgeOrder, PurgeTarget};
 use serde_json::Value;
 
 use crate::{
@@ -149,6 +152,8 @@ enum Before {
     Asked(Ask),
     Passed(u64),
     SoftPurged,
+    /// Everything, and what it took is not cleared away yet.
+    Purged,
     /// The origin says nothing any more.
     Failed,
 }
@@ -158,7 +163,7 @@ type Row = (&'static str, &'static str, Vec<Before>, Ask, (&'static str, &'stati
 
 #[tokio::test]
 async fn a_node_says_beforehand_what_an_exchange_does_then() {
-    use Before::{Asked, Failed, Passed, SoftPurged};
+    use Before::{Asked, Failed, Passed, Purged, SoftPurged};
     let whole = || get("/f");
     let with = |name: &str, value: &str| get("/f").field(name, value);
     let part = || with("Range", "bytes=100-199");
@@ -263,11 +268,20 @@ async fn a_node_says_beforehand_what_an_exchange_does_then() {
             ("fetched", "refresh", "fwd=request; detail=refresh"),
             200,
         ),
+        (
+            "min_uses: 2, refresh: { headers: [ x-new ] }",
+            "",
+            vec![Asked(get("/v").field("X-New", "1").field("X-Of", "a")), Purged],
+            get("/v").field("X-Of", "b"),
+            ("bypassed", "min-uses", "fwd=uri-miss; detail=min-uses"),
+            200,
+        ),
         ("", "\"v\"", vec![Asked(whole())], ask("PURGE", "/f"), ("refused", "purge", ""), 401),
     ];
     for (policy, etag, before, asked, expected, status) in rows {
         let origin = origin().await;
         serve(&origin, &body(1000), etag);
+        origin.serve("/v", cacheable("x").field("Vary", "X-Of"));
         let edge = edge(&origin).policy(policy).upstream("retries: { max: 0 }").start().await;
         let mut has_failed = false;
         for step in before {
@@ -275,6 +289,10 @@ async fn a_node_says_beforehand_what_an_exchange_does_then() {
                 Asked(asked) => _ = edge.ask(&asked).await,
                 Passed(seconds) => edge.advance(seconds),
                 SoftPurged => _ = edge.purge(r#"{"urls":["http://a.test/f"],"soft":true}"#).await,
+                Purged => {
+                    let order = PurgeOrder { targets: vec![PurgeTarget::All], soft: false };
+                    edge.running.edge().store.apply(&order, SystemTime::UNIX_EPOCH);
+                }
                 Failed => has_failed = true,
             }
             edge.settled().await;
