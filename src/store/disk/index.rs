@@ -219,7 +219,9 @@ impl Index {
     /// As [`Index::remove_at`], of a head. An older one of its variant, in a segment that has not been read, does not come back.
     pub fn remove_head_at(&mut self, family: u128, at: At) -> bool {
         let entries = self.families.get(&family).map(Family::entries).unwrap_or_default();
-        let Some(variant) = entries.iter().find(|entry| entry.at == at).map(|entry| entry.variant) else { return false };
+        let Some(variant) = entries.iter().find(|entry| entry.at == at).map(|entry| entry.variant) else {
+            return false;
+        };
         self.note_gone(family, variant);
         self.take(family, variant)
     }
